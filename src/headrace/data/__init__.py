@@ -1,0 +1,1 @@
+"""Corpora to packed batches, in numpy alone: sources, manifest, order, packing, conversations."""
