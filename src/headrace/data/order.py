@@ -20,7 +20,9 @@ def documents(*, seed: int, step: int, count: int, per_step: int) -> tuple[int, 
         DataError: No documents, or a negative step.
     """
     if count < 1 or per_step < 1:
-        raise DataError(f"cannot order {count} documents, {per_step} a step; need at least one each")
+        raise DataError(
+            f"cannot order {count} documents, {per_step} a step; need at least one each"
+        )
     if step < 0:
         raise DataError(f"step {step} is negative; steps count from 0")
     first = step * per_step

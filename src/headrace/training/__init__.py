@@ -1,0 +1,1 @@
+"""Objectives, optimizer, loop and recipes: packed batches to a checkpoint."""
