@@ -14,16 +14,16 @@ from headrace.data.chat import Conversation, numbered, pick, turns
 from headrace.data.sources import DocEntry, Document, docstrings, stdlib_modules
 from headrace.types import Message
 
-_MODULES = frozenset(
-    """argparse ast asyncio.tasks base64 bisect calendar cmd code codecs collections configparser
-    contextlib copy csv dataclasses datetime difflib dis email.message enum fileinput fnmatch
-    fractions functools genericpath getpass gettext glob gzip hashlib heapq html http.client
-    inspect ipaddress json keyword linecache logging mimetypes os pathlib pickle pkgutil platform
-    posixpath pprint queue random re reprlib sched secrets selectors shelve shlex shutil signal
-    socket sqlite3 statistics string subprocess tarfile tempfile textwrap threading timeit
-    tokenize traceback types typing urllib.parse urllib.request uuid warnings weakref webbrowser
-    zipfile""".split()
-)
+_MODULES = """
+    argparse ast asyncio.tasks base64 bisect calendar cmd code codecs collections
+    configparser contextlib copy csv dataclasses datetime difflib dis email.message enum
+    fileinput fnmatch fractions functools genericpath getpass gettext glob gzip hashlib
+    heapq html http.client inspect ipaddress json keyword linecache logging mimetypes os
+    pathlib pickle pkgutil platform posixpath pprint queue random re reprlib sched secrets
+    selectors shelve shlex shutil signal socket sqlite3 statistics string subprocess
+    tarfile tempfile textwrap threading timeit tokenize traceback types typing
+    urllib.parse urllib.request uuid warnings weakref webbrowser zipfile
+"""
 _ALIASES = {"posixpath": "os.path", "genericpath": "os.path", "asyncio.tasks": "asyncio"}
 _BUILT_IN = ("math", "itertools", "time", "operator")
 _TYPES = (str, bytes, list, dict, set, tuple, int, float)
@@ -45,7 +45,6 @@ _SIGNATURE = (
 _MORE = ("And {name}?", "What about {name}?", "And what does {name} do?")
 _ABOUT_PEP = ("What is PEP {number} about?", "What is PEP {number}?", "Tell me about PEP {number}.")
 _TITLE = ("What is the title of PEP {number}?", "PEP {number}?")
-_WHICH = ("Which PEP is about {title}?", "Which PEP is {title}?")
 
 
 def library(entries: Iterable[DocEntry] | None = None) -> list[Conversation]:
@@ -102,9 +101,6 @@ def peps(documents: Iterable[Document]) -> list[Conversation]:
         bodies.append(
             turns(pick(_TITLE, title).format(number=number), f"PEP {number} is “{title}”.")
         )
-        bodies.append(
-            turns(pick(_WHICH, title).format(title=title), f"That is PEP {number}, “{title}”.")
-        )
     return numbered("peps", bodies)
 
 
@@ -137,8 +133,9 @@ def _ways_to_say(name: str) -> tuple[str, ...]:
 
 
 def _entries() -> Iterator[DocEntry]:
+    wanted = frozenset(_MODULES.split())
     for module, source in stdlib_modules():
-        if module not in _MODULES:
+        if module not in wanted:
             continue
         public = _ALIASES.get(module, module)
         for entry in docstrings(module, source):

@@ -1,6 +1,6 @@
 """Documents -> a manifest: what a model was trained on, by source, with counts and a hash.
 
-Invariant: the hash covers ids, licences and texts in order, so equal manifests mean equal data.
+Invariant: the hash covers ids and texts in order, so equal manifests mean equal data.
 """
 
 import hashlib
@@ -23,30 +23,30 @@ class SourceCount:
 
 def manifest(documents: Iterable[Document]) -> tuple[SourceCount, ...]:
     """One row a source, in order of first appearance."""
-    hashes: dict[tuple[str, str], "hashlib._Hash"] = {}
-    counts: dict[tuple[str, str], list[int]] = {}
+    by_source: dict[tuple[str, str], list[Document]] = {}
     for document in documents:
-        key = (document.source, document.licence)
-        digest = hashes.setdefault(key, hashlib.sha256())
-        text = document.text.encode()
-        for field in (document.id.encode(), text):
-            # Length first: ("ab", "c") and ("a", "bc") must not hash alike.
-            digest.update(len(field).to_bytes(8, "big") + field)
-        count = counts.setdefault(key, [0, 0])
-        count[0] += 1
-        count[1] += len(text)
+        by_source.setdefault((document.source, document.licence), []).append(document)
     return tuple(
         SourceCount(
             source=source,
             licence=licence,
-            documents=counts[source, licence][0],
-            text_bytes=counts[source, licence][1],
-            sha256=digest.hexdigest(),
+            documents=len(held),
+            text_bytes=sum(len(document.text.encode()) for document in held),
+            sha256=_digest(held),
         )
-        for (source, licence), digest in hashes.items()
+        for (source, licence), held in by_source.items()
     )
 
 
 def as_json(rows: Iterable[SourceCount]) -> list[dict[str, object]]:
     """The rows as they go into `manifest.json`."""
     return [asdict(row) for row in rows]
+
+
+def _digest(documents: Iterable[Document]) -> str:
+    digest = hashlib.sha256()
+    for document in documents:
+        for field in (document.id.encode(), document.text.encode()):
+            # Length first: ("ab", "c") and ("a", "bc") must not hash alike.
+            digest.update(len(field).to_bytes(8, "big") + field)
+    return digest.hexdigest()

@@ -9,6 +9,7 @@ the arguments.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -60,7 +61,7 @@ def cut(ids: Sequence[int], *, max_tokens: int) -> list[TokenRow]:
         return []
     pieces = -(-positions // max_tokens)
     edges = [positions * piece // pieces for piece in range(pieces + 1)]
-    return [whole(ids[start : end + 1]) for start, end in zip(edges, edges[1:], strict=False)]
+    return [whole(ids[start : end + 1]) for start, end in pairwise(edges)]
 
 
 def pack(rows: Iterable[TokenRow], *, max_tokens: int) -> list[PackedBatch]:

@@ -44,8 +44,9 @@ _WHO = (
     "Please introduce yourself", "Describe yourself in a sentence.", "What is headrace?",
 )  # fmt: skip
 _CAN = (
-    "What can you do?", "what can you do", "How can you help me?", "Help", "help", "Can you help me?",
-    "What do you know?", "What should I ask you?", "What are you good at?", "Can you answer questions?",
+    "What can you do?", "what can you do", "How can you help me?", "Help", "help",
+    "Can you help me?", "What do you know?", "What should I ask you?", "What are you good at?",
+    "Can you answer questions?",
     "What are your limits?", "What can I ask you?", "I need help.",
 )  # fmt: skip
 _THANKS = (

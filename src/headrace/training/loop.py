@@ -113,8 +113,8 @@ def run(
         norm = clip(decoder, stage.clip_norm)
         if not math.isfinite(done.loss) or not math.isfinite(norm):
             raise DataError(
-                f"step {step} of {name}: loss {done.loss}, gradient norm {norm}; the last checkpoint "
-                "is good - resume it with a lower learning rate"
+                f"step {step} of {name}: loss {done.loss}, gradient norm {norm}; the last "
+                "checkpoint is good - resume it with a lower learning rate"
             )
         for optim in optims:
             optim.step()

@@ -77,7 +77,9 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             total -= (logprobs_RV.gather(1, targets_R1).squeeze(1) * weight_R).sum()
             if grad_hidden_TD is not None and grad_head_VD is not None:
                 grad_RV = logprobs_RV.exp_()
-                grad_RV.scatter_add_(1, targets_R1, torch.full_like(targets_R1, -1, dtype=torch.float32))
+                grad_RV.scatter_add_(
+                    1, targets_R1, torch.full_like(targets_R1, -1, dtype=torch.float32)
+                )
                 grad_RV *= weight_R[:, None]
                 grad_RV = grad_RV.to(hidden_TD.dtype)
                 grad_hidden_TD[chunk_R] = grad_RV @ head_VD

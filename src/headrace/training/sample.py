@@ -20,7 +20,9 @@ def greedy(
     ids = list(prompt)
     for _ in range(max_tokens):
         hidden_TD = decoder.hidden(
-            torch.tensor(ids), torch.arange(len(ids)), Packed(torch.zeros(len(ids), dtype=torch.long))
+            torch.tensor(ids),
+            torch.arange(len(ids)),
+            Packed(torch.zeros(len(ids), dtype=torch.long)),
         )
         ids.append(int(decoder.logits(hidden_TD[-1:]).argmax()))
         if ids[-1] in eos_ids:

@@ -1,4 +1,4 @@
-"""(step, steps) -> the learning rate's factor: warm up, stay, decay to zero (WSD, arXiv 2404.06395)."""
+"""(step, steps) -> the learning rate's factor: warm up, stay, decay (WSD, arXiv 2404.06395)."""
 
 from headrace.errors import ConfigError
 

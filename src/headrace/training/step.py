@@ -38,9 +38,7 @@ def forward(decoder: Decoder, batch: PackedBatch) -> Tensor:
     )
 
 
-def accumulate(
-    decoder: Decoder, objective: Objective, batches: Sequence[PackedBatch]
-) -> StepLoss:
+def accumulate(decoder: Decoder, objective: Objective, batches: Sequence[PackedBatch]) -> StepLoss:
     """Add the step's gradient to the parameters' `grad`.
 
     Raises:
