@@ -1,0 +1,206 @@
+"""`headrace VERB ...`: arguments become one verb's call, and any error one line and an exit code.
+
+The root is plain Python: `headrace --help` reads a table and imports no verb, no typer and no
+torch. A verb's module is imported when it is called; its attribute is a `typer.Typer` or a plain
+function, of which typer makes a command.
+
+Exit codes: 0 done, 1 failed, 2 the caller can mend it (arguments, settings, files), 130 Ctrl-C.
+"""
+
+import difflib
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+from headrace import __version__
+from headrace.config import Settings, load
+from headrace.errors import ConfigError, HeadraceError, UserError
+
+ISSUES_URL = "https://github.com/headrace/headrace/issues"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Verb:
+    """A line of the table: what `headrace NAME` imports and calls."""
+
+    name: str
+    target: str
+    """`module:attribute`."""
+    help: str
+
+
+VERBS = (
+    Verb(name="serve", target="headrace.cli.serve:serve", help="serve a model over HTTP"),
+    Verb(name="chat", target="headrace.cli.chat:chat", help="talk with a model in the terminal"),
+    Verb(name="generate", target="headrace.cli.generate:generate", help="answer one prompt"),
+    Verb(name="train", target="headrace.cli.train:train", help="train a model from text"),
+    Verb(name="model", target="headrace.cli.model:model", help="look into a checkpoint"),
+    Verb(
+        name="tokens", target="headrace.cli.tokens:tokens", help="count, inspect, train tokenizers"
+    ),
+    Verb(name="bench", target="headrace.cli.bench:bench", help="measure latency and throughput"),
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GlobalOptions:
+    """What stands before the verb; a verb finds it as its context's `obj`."""
+
+    config: Path | None = None
+    sets: tuple[str, ...] = ()
+    debug: bool = False
+
+    def settings(self) -> Settings:
+        """The settings these options ask for.
+
+        Raises:
+            ConfigError: As `headrace.config.load`.
+        """
+        return load(file=self.config, sets=self.sets)
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line and exit; `arguments` None = this process's."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    options = GlobalOptions()
+    try:
+        options, rest = _parse_globals(words)
+        code = _dispatch(options, rest)
+        sys.stdout.flush()  # here, so that a reader that left is seen here
+    except KeyboardInterrupt:
+        code = 130
+    except BrokenPipeError:
+        # Nobody reads; what is still buffered must not raise again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 141
+    except Exception as error:  # noqa: BLE001 - the last line of defence turns it into one line
+        code = _report(error, debug=options.debug)
+    sys.exit(code)
+
+
+def _parse_globals(words: list[str]) -> tuple[GlobalOptions, list[str]]:
+    config: Path | None = None
+    sets: list[str] = []
+    debug = False
+    position = 0
+    while position < len(words) and words[position].startswith("-"):
+        name, joined, value = words[position].partition("=")
+        position += 1
+        match name:
+            case "--help" | "-h" | "--version" | "-V":
+                return GlobalOptions(debug=debug), [name]
+            case "--debug" if not joined:
+                debug = True
+            case "--config" | "--set":
+                if not joined:
+                    if position == len(words):
+                        example = "headrace.toml" if name == "--config" else "server.port=9000"
+                        raise UserError(f"{name} needs a value: headrace {name} {example} VERB")
+                    value = words[position]
+                    position += 1
+                if name == "--config":
+                    config = Path(value)
+                else:
+                    sets.append(value)
+            case _:
+                raise UserError(
+                    f"unknown option {words[position - 1]!r} before the verb;"
+                    " there are --config FILE, --set KEY=VALUE, --debug, --version and --help"
+                )
+    return GlobalOptions(config=config, sets=tuple(sets), debug=debug), words[position:]
+
+
+def _dispatch(options: GlobalOptions, words: list[str]) -> int:
+    if not words or words[0] in ("--help", "-h", "help"):
+        sys.stdout.write(_help())
+        return 0 if words else 2
+    if words[0] in ("--version", "-V"):
+        sys.stdout.write(f"headrace {__version__}\n")
+        return 0
+    verb = next((verb for verb in VERBS if verb.name == words[0]), None)
+    if verb is None:
+        names = [verb.name for verb in VERBS]
+        close = difflib.get_close_matches(words[0], names, n=1, cutoff=0.5)
+        hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(names)}"
+        raise UserError(f"no verb {words[0]!r}; {hint}")
+    return _run_verb(verb, options, words)
+
+
+def _run_verb(verb: Verb, options: GlobalOptions, words: list[str]) -> int:
+    import typer
+
+    options.settings()  # a mistyped key is refused also by verbs that need no settings
+    module, _, attribute = verb.target.partition(":")
+    target = getattr(importlib.import_module(module), attribute)
+    # A group around the one verb keeps its name in usage lines and keeps typer from folding a
+    # Typer of a single command into that command.
+    root = typer.Typer(add_completion=False, rich_markup_mode=None)
+    root.callback()(_nothing)
+    if isinstance(target, typer.Typer):
+        root.add_typer(target, name=verb.name)
+    else:
+        root.command(verb.name)(target)
+    try:
+        typer.main.get_command(root).main(args=words, prog_name="headrace", obj=options)
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    return 0
+
+
+def _nothing() -> None:
+    """The root of the group around a verb has no options of its own."""
+
+
+def _help() -> str:
+    width = max(len(verb.name) for verb in VERBS)
+    lines = [f"  {verb.name:<{width}}  {verb.help}" for verb in VERBS]
+    return "\n".join(
+        (
+            "usage: headrace [--config FILE] [--set KEY=VALUE]... [--debug] VERB ...",
+            "",
+            "The whole language-model stack: from text to tokens to a production answer.",
+            "",
+            "verbs:",
+            *lines,
+            "",
+            "options before the verb:",
+            "  --config FILE    settings as TOML (default: headrace.toml, where there is one)",
+            "  --set KEY=VALUE  one setting, the last word (server.port=9000); repeatable",
+            "  --debug          on an error, the whole traceback",
+            "  --version        the version",
+            "",
+            "'headrace VERB --help' has the verb's own.",
+            "",
+        )
+    )
+
+
+def _report(error: Exception, *, debug: bool) -> int:
+    """Say on stderr what went wrong, and how the process should exit."""
+    if debug:
+        traceback.print_exception(error)
+    match error:
+        case UserError() | ConfigError():
+            line, code = error.message, 2
+        case HeadraceError():
+            line, code = error.message, 1
+        case FileNotFoundError() | NotADirectoryError() | IsADirectoryError() | PermissionError():
+            where = f"{error.filename}: " if error.filename is not None else ""
+            line, code = f"{where}{error.strerror or error}", 2
+        case OSError():
+            where = f"{error.filename}: " if error.filename is not None else ""
+            line, code = f"{where}{error.strerror or error}", 1
+        case _:
+            line, code = (
+                f"{type(error).__name__}: {error}\n"
+                f"This is a bug in headrace {__version__}. Please report it at {ISSUES_URL}"
+                " with what 'headrace --debug ...' prints.",
+                1,
+            )
+    sys.stderr.write(f"error: {line}\n")
+    return code
