@@ -119,13 +119,9 @@ class ModelConfig:
             windows=_windows(hf, family, layers),
             initializer_range=_number(hf, "initializer_range", 0.02),
             dtype=_dtype(hf),
-            bos_token_id=token_ids(hf, "bos_token_id")[0]
-            if token_ids(hf, "bos_token_id")
-            else None,
+            bos_token_id=next(iter(token_ids(hf, "bos_token_id")), None),
             eos_token_ids=token_ids(hf, "eos_token_id"),
-            pad_token_id=token_ids(hf, "pad_token_id")[0]
-            if token_ids(hf, "pad_token_id")
-            else None,
+            pad_token_id=next(iter(token_ids(hf, "pad_token_id")), None),
         )
 
     def to_hf(self) -> dict[str, Any]:
@@ -300,16 +296,14 @@ def _dtype(hf: Mapping[str, Any]) -> str:
     return dtype
 
 
-def token_ids(hf: Mapping[str, Any], key: str) -> tuple[int, ...]:
+def token_ids(hf: Mapping[str, Any], key: str, *, file: str = "config.json") -> tuple[int, ...]:
     """A field that is one token id, a list of them or null."""
     value = hf.get(key)
     values = value if isinstance(value, list) else [] if value is None else [value]
     for item in values:
         # -1 is how some files write "none".
         if isinstance(item, bool) or not isinstance(item, int) or item < -1:
-            raise CheckpointError(
-                f"config.json: {key} {value!r} is not a token id or a list of them"
-            )
+            raise CheckpointError(f"{file}: {key} {value!r} is not a token id or a list of them")
     return tuple(item for item in values if item >= 0)
 
 

@@ -1,0 +1,280 @@
+"""A Hugging Face directory ⇄ a `Decoder`: config.json, safetensors, generation_config.json.
+
+Invariant: after `load` every parameter came from the file and every tensor of the file went
+somewhere; a key too many, too few or of another shape is an error that names it. Weights are mapped
+from the file, not copied, where device and dtype allow. What `save` wrote, transformers loads, with
+the same logits; a directory appears complete or not at all.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from headrace.errors import CheckpointError
+from headrace.model.config import ModelConfig
+from headrace.model.decoder import Decoder
+from headrace.model.files import INDEX, SINGLE, TensorEntry, peek, read_tensors
+from headrace.model.generation import GenerationDefaults
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+"""Names of settings and of config.json -> torch."""
+
+_STORED = {"F64": "float32", "F32": "float32", "BF16": "bfloat16", "F16": "float16"}
+_SHARD_BYTES = 5_000_000_000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Checkpoint:
+    """A model ready to run, and what its directory says about running it."""
+
+    decoder: Decoder
+    config: ModelConfig
+    dtype: torch.dtype
+    fingerprint: str
+    """SHA-256, hex, over config.json and the weight files: equal means the same model."""
+    generation: GenerationDefaults
+    eos_ids: tuple[int, ...]
+    path: Path
+
+
+def load(
+    path: Path | str,
+    *,
+    dtype: str = "auto",
+    device: torch.device | str = "cpu",
+    context_tokens: int = 0,
+) -> Checkpoint:
+    """Load a checkpoint directory (see `hub.resolve` for hub ids).
+
+    Args:
+        path: The directory.
+        dtype: auto | float32 | bfloat16 | float16; auto = what most of the weights are stored in.
+        device: Where the weights go.
+        context_tokens: Longest sequence to be served; 0 = what the checkpoint says. Rope types
+            `dynamic` and `longrope` choose their frequencies by it.
+
+    Raises:
+        CheckpointError: Anything missing, too much, misshapen or damaged, by its name.
+    """
+    directory = Path(path)
+    seen = peek(directory)
+    stored = read_tensors(directory)
+    with torch.device("meta"):
+        decoder = Decoder(seen.config, context_tokens=context_tokens or None)
+    _match(directory, decoder, stored)
+    chosen = _choose_dtype(dtype, stored)
+    _assign(decoder, stored, chosen, torch.device(device))
+    decoder.eval()
+    return Checkpoint(
+        decoder=decoder,
+        config=seen.config,
+        dtype=chosen,
+        fingerprint=fingerprint(directory, stored),
+        generation=seen.generation,
+        eos_ids=seen.eos_ids,
+        path=directory,
+    )
+
+
+def save(
+    decoder: Decoder,
+    config: ModelConfig,
+    path: Path | str,
+    *,
+    dtype: str = "auto",
+    shard_bytes: int = _SHARD_BYTES,
+    generation: GenerationDefaults | None = None,
+    replace_existing: bool = False,
+) -> None:
+    """Write a directory that transformers, and `load`, read.
+
+    It is written beside its place and renamed into it. Replacing takes two renames: a crash between
+    them leaves the old directory under its temporary name.
+
+    Args:
+        decoder: The weights.
+        config: Written to config.json with the dtype of the file.
+        path: The directory, which must not exist unless `replace_existing`.
+        dtype: auto | float32 | bfloat16 | float16; auto = the decoder's own.
+        shard_bytes: Largest weight file; a tensor is never split.
+        generation: Written to generation_config.json where given.
+        replace_existing: Put it in the place of a directory that is there, with all it holds.
+
+    Raises:
+        CheckpointError: The directory exists, or cannot be written.
+    """
+    target = Path(path)
+    if target.exists() and not replace_existing:
+        raise CheckpointError(f"{target} exists already; choose another directory or remove it")
+    own = decoder.embed_tokens.weight.dtype
+    chosen = own if dtype == "auto" else _dtype(dtype)
+    name = next(key for key, value in DTYPES.items() if value == chosen)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    except OSError as error:
+        raise CheckpointError(f"cannot write beside {target}: {error.strerror}") from error
+    try:
+        _write_json(staging / "config.json", replace(config, dtype=name).to_hf())
+        if generation is not None:
+            _write_json(staging / "generation_config.json", generation.to_hf())
+        _write_weights(decoder, staging, chosen, shard_bytes)
+        _publish(staging, target)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"cannot write {target}: {error}") from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def fingerprint(directory: Path, stored: Mapping[str, TensorEntry]) -> str:
+    """SHA-256, hex, over config.json and the weight files by name and content."""
+    files = [directory / "config.json", *sorted({entry.file for entry in stored.values()})]
+    with ThreadPoolExecutor(max_workers=4) as pool:  # hashing releases the interpreter lock
+        digests = list(pool.map(_digest, files))
+    lines = (f"{file.name}:{digest}\n" for file, digest in zip(files, digests, strict=True))
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def hub_name(name: str) -> str:
+    """The name in a checkpoint file of one of the decoder's parameters."""
+    return name if name.startswith("lm_head.") else f"model.{name}"
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _match(directory: Path, decoder: Decoder, stored: Mapping[str, TensorEntry]) -> None:
+    expected = {hub_name(name): tuple(p.shape) for name, p in decoder.named_parameters()}
+    missing = [name for name in expected if name not in stored]
+    if missing:
+        raise CheckpointError(
+            f"{directory} lacks {_some(missing)}, which its config.json calls for; "
+            "download it again, or mend config.json"
+        )
+    unexpected = [name for name in stored if name not in expected and not _derived(decoder, name)]
+    if unexpected:
+        raise CheckpointError(
+            f"{directory} holds {_some(unexpected)}, which its config.json has no place for; "
+            "it is not the model that config.json describes"
+        )
+    for name, shape in expected.items():
+        if stored[name].shape != shape:
+            raise CheckpointError(
+                f"{directory}: {name} has shape {list(stored[name].shape)} where config.json calls "
+                f"for {list(shape)}"
+            )
+
+
+def _derived(decoder: Decoder, name: str) -> bool:
+    """Tensors of older files that repeat what the config or another tensor says."""
+    tied_head = name == "lm_head.weight" and decoder.lm_head is None
+    return tied_head or name.endswith(".rotary_emb.inv_freq")
+
+
+def _some(names: list[str]) -> str:
+    shown = ", ".join(sorted(names)[:3])
+    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"
+
+
+def _choose_dtype(dtype: str, stored: Mapping[str, TensorEntry]) -> torch.dtype:
+    if dtype != "auto":
+        return _dtype(dtype)
+    elements: Counter[str] = Counter()
+    for entry in stored.values():
+        elements[_STORED[entry.dtype]] += entry.elements
+    return DTYPES[elements.most_common(1)[0][0]]
+
+
+def _dtype(name: str) -> torch.dtype:
+    if name not in DTYPES:
+        raise CheckpointError(f"dtype {name!r} is not supported; use auto, {', '.join(DTYPES)}")
+    return DTYPES[name]
+
+
+def _assign(
+    decoder: Decoder, stored: Mapping[str, TensorEntry], dtype: torch.dtype, device: torch.device
+) -> None:
+    by_file: dict[Path, list[str]] = {}
+    for name, entry in stored.items():
+        by_file.setdefault(entry.file, []).append(name)
+    names = {hub_name(name): name for name, _ in decoder.named_parameters()}
+    state: dict[str, Tensor] = {}
+    head: Tensor | None = None
+    for file, keys in by_file.items():
+        try:
+            with safe_open(file, framework="pt") as tensors:
+                for key in keys:
+                    if key in names:
+                        state[names[key]] = tensors.get_tensor(key).to(device=device, dtype=dtype)
+                    elif key == "lm_head.weight":
+                        head = tensors.get_tensor(key).to(device=device, dtype=dtype)
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError(f"{file} cannot be read: {error}; download it again") from error
+    if head is not None and not torch.equal(head, state["embed_tokens.weight"]):
+        raise CheckpointError(
+            "config.json says tie_word_embeddings, but lm_head.weight differs from "
+            "model.embed_tokens.weight; set tie_word_embeddings to false"
+        )
+    decoder.load_state_dict(state, assign=True)
+
+
+def _write_weights(decoder: Decoder, staging: Path, dtype: torch.dtype, shard_bytes: int) -> None:
+    shards = list(_shards(decoder, dtype, shard_bytes))
+    weight_map: dict[str, str] = {}
+    total = 0
+    for number, names in enumerate(shards, start=1):
+        file = SINGLE if len(shards) == 1 else f"model-{number:05}-of-{len(shards):05}.safetensors"
+        tensors = {
+            hub_name(name): decoder.get_parameter(name).detach().to("cpu", dtype).contiguous()
+            for name in names
+        }
+        save_file(tensors, staging / file, metadata={"format": "pt"})
+        weight_map |= dict.fromkeys(tensors, file)
+        total += sum(tensor.nbytes for tensor in tensors.values())
+    if len(shards) > 1:
+        _write_json(staging / INDEX, {"metadata": {"total_size": total}, "weight_map": weight_map})
+
+
+def _shards(decoder: Decoder, dtype: torch.dtype, shard_bytes: int) -> Iterator[list[str]]:
+    names: list[str] = []
+    size = 0
+    for name, parameter in decoder.named_parameters():
+        length = parameter.numel() * dtype.itemsize
+        if names and size + length > shard_bytes:
+            yield names
+            names, size = [], 0
+        names.append(name)
+        size += length
+    yield names
+
+
+def _write_json(path: Path, value: Mapping[str, object]) -> None:
+    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+
+
+def _publish(staging: Path, target: Path) -> None:
+    staging.chmod(0o755)  # mkdtemp's 0700 is not meant to last
+    for file in staging.iterdir():
+        with file.open("rb") as stream:
+            os.fsync(stream.fileno())
+    if not target.exists():
+        staging.rename(target)
+        return
+    old = Path(tempfile.mkdtemp(prefix=f".{target.name}-old-", dir=target.parent))
+    target.rename(old)
+    staging.rename(target)
+    shutil.rmtree(old, ignore_errors=True)
