@@ -1,0 +1,59 @@
+"""OpenAI's error objects and HTTP statuses become our tree of errors.
+
+The object's own `code` decides where it is one of ours (a headrace on the other side), else the
+status does. What we cannot place is an `UpstreamError`.
+"""
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+from headrace import errors
+from headrace.errors import HeadraceError, Overloaded, UpstreamError
+
+_BY_CODE: dict[str, type[HeadraceError]] = {
+    kind.code: kind
+    for kind in (
+        errors.UserError,
+        errors.InvalidParameter,
+        errors.UnsupportedParameter,
+        errors.UnknownParameter,
+        errors.ContextLengthExceeded,
+        errors.TemplateError,
+        errors.Unauthorized,
+        errors.NotFound,
+        errors.ModelNotFound,
+        errors.MethodNotAllowed,
+        errors.PayloadTooLarge,
+        errors.NotReady,
+        errors.DeadlineExceeded,
+        errors.WorkerDied,
+        errors.UpstreamError,
+    )
+}
+_BY_STATUS: dict[int, type[HeadraceError]] = {
+    400: errors.UserError,
+    401: errors.Unauthorized,
+    403: errors.Unauthorized,
+    404: errors.NotFound,
+    405: errors.MethodNotAllowed,
+    408: errors.DeadlineExceeded,
+    413: errors.PayloadTooLarge,
+    422: errors.UserError,
+    503: errors.NotReady,
+    504: errors.DeadlineExceeded,
+}
+
+
+def from_error_object(
+    found: object, *, status: int | None, retry_after_s: int = 1
+) -> HeadraceError:
+    """The error that an `error` object means; `status` None = it came inside a stream."""
+    fields = cast("Mapping[str, Any]", found) if isinstance(found, Mapping) else {"message": found}
+    message = f"the server said: {str(fields.get('message'))[:2000]}"
+    code, param = fields.get("code"), fields.get("param")
+    if status == 429 or code == Overloaded.code:
+        return Overloaded(message, retry_after_s=retry_after_s)
+    kind = _BY_CODE.get(str(code)) or _BY_STATUS.get(status or 0) or UpstreamError
+    if kind is UpstreamError and status is not None:
+        message = f"HTTP {status}; {message}"
+    return kind(message, param=param if isinstance(param, str) else None)
