@@ -68,8 +68,8 @@ class Decoding:
                     lead=Lead.ONE_SPACE if strips else Lead.KEEP,
                 )
         raise TokenizerError(
-            f"decoder {kinds or decoder!r} is not supported; headrace reads byte-level BPE (ByteLevel), "
-            "SentencePiece (Metaspace) and byte fallback"
+            f"decoder {kinds or decoder!r} is not supported; headrace reads byte-level BPE "
+            "(ByteLevel), SentencePiece (Metaspace) and byte fallback"
         )
 
     def piece_bytes(self, piece: str) -> bytes:
@@ -158,7 +158,7 @@ def _parts(decoder: Any) -> list[Mapping[str, Any]]:
 
 
 def _byte_alphabet() -> dict[str, int]:
-    # GPT-2's table: printable bytes stand for themselves, the others for the characters from U+0100.
+    # GPT-2's table: printable bytes stand for themselves, the others for characters from U+0100.
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     table = {chr(byte): byte for byte in printable}
     rest = [byte for byte in range(256) if chr(byte) not in table]

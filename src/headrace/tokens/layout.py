@@ -1,4 +1,4 @@
-"""The dict form of a tokenizer (`tokenizer.json`) and the variants of it that headrace encodes with.
+"""The dict form of a tokenizer (`tokenizer.json`) and its variants that headrace encodes with.
 
 tokenizer.json + tokenizer_config.json → one dict → JSON of three `tokenizers.Tokenizer`s:
 
@@ -21,7 +21,7 @@ from headrace.errors import TokenizerError
 
 Json: TypeAlias = dict[str, Any]
 
-# Marks that chat templates and parsers give a meaning to although their tokens are not flagged special.
+# Marks that templates and parsers give a meaning to although they are not flagged special.
 _MARK = re.compile(
     r"<\|[^<>|]*\|>|</?(?:think|tool_call|tool_response|tools|tool_calls|function|arg_key|arg_value)>"
     r"|\[/?[A-Z_]+\]"
@@ -29,7 +29,7 @@ _MARK = re.compile(
 
 
 def is_control(token: Mapping[str, Any]) -> bool:
-    """Whether an added token steers the model: flagged special, or a mark of templates and tool calls."""
+    """Whether an added token steers the model: flagged special, or a mark of templates."""
     return bool(token.get("special")) or _MARK.fullmatch(str(token["content"])) is not None
 
 

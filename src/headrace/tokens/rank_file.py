@@ -18,8 +18,8 @@ _LETTERS_UPPER = r"\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}"
 _LETTERS_LOWER = r"\p{Ll}\p{Lm}\p{Lo}\p{M}"
 _CONTRACTIONS = "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 
-# Oniguruma reads `{1,3}+` as a repeated group, so the possessive forms of tiktoken's own patterns are
-# written without their `+`: what follows cannot match where they would have given back.
+# Oniguruma reads `{1,3}+` as a repeated group, so the possessive forms of tiktoken's own patterns
+# are written without their `+`: what follows cannot match where they would have given back.
 PATTERNS: Mapping[str, str] = {
     "cl100k": _CONTRACTIONS
     + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",

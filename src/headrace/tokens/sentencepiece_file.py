@@ -1,8 +1,9 @@
 """A SentencePiece `.model` (a protocol buffer) → the dict form of a BPE or Unigram tokenizer.
 
 The few fields that matter are read from the wire format directly (sentencepiece_model.proto of
-google/sentencepiece), so that reading one needs no library; the library is the tests' oracle. BPE merges are not
-stored: every split of a piece into two pieces is a merge, ordered by the score of the whole.
+google/sentencepiece), so that reading one needs no library; the library is the tests' oracle. BPE
+merges are not stored: every split of a piece into two pieces is a merge, ordered by the score of
+the whole.
 """
 
 import base64
@@ -56,16 +57,14 @@ def convert(data: bytes, *, name: str) -> Converted:
     """Convert the content of a `.model` file.
 
     Raises:
-        TokenizerError: Not a SentencePiece model, or of a kind (word, char) that is neither BPE nor Unigram.
+        TokenizerError: Not a SentencePiece model, or one of words or characters.
     """
     try:
         model = _parse(data)
     except (IndexError, struct.error, UnicodeDecodeError) as error:
         raise TokenizerError(f"{name} is neither a SentencePiece model nor a rank file") from error
     if not model.pieces or model.kind not in (_UNIGRAM, _BPE) or model.suffix:
-        raise TokenizerError(
-            f"{name} is not a SentencePiece model of type BPE or Unigram with {len(model.pieces)} pieces"
-        )
+        raise TokenizerError(f"{name} is not a SentencePiece model of type BPE or Unigram")
     unknown = next((n for n, piece in enumerate(model.pieces) if piece.kind == _UNKNOWN), None)
     if unknown is None:
         raise TokenizerError(f"{name} has no unknown piece")

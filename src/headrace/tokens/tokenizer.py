@@ -190,7 +190,7 @@ class Tokenizer:
     def _check(self, token: int) -> None:
         if not 0 <= token < self.vocab_size:
             raise InvalidParameter(
-                f"token id {token} is outside the vocabulary; ids go from 0 to {self.vocab_size - 1}"
+                f"token id {token} is outside the vocabulary; ids are 0 to {self.vocab_size - 1}"
             )
 
     def _named(self, key: str) -> int | None:
@@ -218,8 +218,8 @@ def encodable(text: str) -> str:
         text.encode()
     except UnicodeEncodeError as error:
         raise InvalidParameter(
-            f"the text has a lone surrogate U+{ord(text[error.start]):04X} at character {error.start}; "
-            "send valid Unicode"
+            f"the text has a lone surrogate U+{ord(text[error.start]):04X} at character "
+            f"{error.start}; send valid Unicode"
         ) from None
     return text
 

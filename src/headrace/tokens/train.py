@@ -134,8 +134,8 @@ def _check(
             )
     if vocab_size < least + len(tokens):
         raise TokenizerError(
-            f"a vocabulary of {vocab_size} cannot hold {least} byte tokens and {len(tokens)} special "
-            f"tokens; make it at least {least + len(tokens)}"
+            f"a vocabulary of {vocab_size} cannot hold {least} byte tokens and {len(tokens)} "
+            f"special tokens; make it at least {least + len(tokens)}"
         )
 
 
