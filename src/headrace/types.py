@@ -277,6 +277,8 @@ class TokenEvent:
     """The stop string or id that ended the choice."""
     usage: Usage | None = None
     """The whole request's; on the event that ends its last choice."""
+    error: str | None = None
+    """Beside `finish` error: what went wrong, fit for the caller's eyes."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,0 +1,309 @@
+"""The engine in one thread: requests in, a step at a time, token events out.
+
+    core = EngineCore(decoder, settings.engine, fingerprint=checkpoint.fingerprint)
+    core.submit(request)
+    while core.has_work:
+        for output in core.step(): ...
+
+Invariant: every request that `submit` accepted ends with exactly one event that carries its usage,
+whatever happens to it: an exception in a step ends the requests of that step and no other.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from headrace.config import EngineSettings
+from headrace.engine.blocks import BlockManager
+from headrace.engine.counters import Counters
+from headrace.engine.request import EngineRequest, StopPush
+from headrace.engine.runner import Runner
+from headrace.engine.sampler import check_sampling
+from headrace.engine.scheduler import Events, Scheduler
+from headrace.engine.stops import StopWatch
+from headrace.errors import ConfigError, HeadraceError, InvalidParameter
+from headrace.model.attend import KvCache
+from headrace.model.decoder import Decoder
+from headrace.tokens import Tokenizer
+from headrace.types import FinishReason, SamplingParams, TokenEvent, TokenLogprob, Usage
+
+_LOG = logging.getLogger(__name__)
+
+# Where the machine does not say what is free; enough for a small model, and a setting overrides it.
+_ASSUMED_FREE_BYTES = 2 << 30
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Output:
+    """One event of one request."""
+
+    id: str
+    event: TokenEvent
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EngineStats:
+    """The engine at one moment."""
+
+    counters: Counters
+    blocks_total: int
+    blocks_used: int
+    """Held by running sequences."""
+    blocks_cached: int
+    """Free, with a prefix that can still be hit."""
+    blocks_free: int
+    """Can be allocated; includes `blocks_cached`."""
+    running: int
+    """Sequences that hold blocks."""
+    waiting: int
+    """Sequences that wait for a place."""
+    queued_tokens: int
+    """Prompt tokens of requests that have not begun."""
+
+
+class EngineCore:
+    """Scheduler, blocks, runner and sampler joined.
+
+    Args:
+        decoder: The model; its device and dtype are the engine's and the KV pool's.
+        settings: Sizes and limits.
+        fingerprint: Of the weights; separates prefix caches.
+        adapter: Name of the adapter in `decoder`; separates prefix caches.
+        context_tokens: Longest sequence; None = the decoder's.
+        tokenizer: For stop strings; without it such requests are refused.
+        clock: Seconds; `EngineRequest.deadline_s` is on it.
+
+    Raises:
+        ConfigError: Settings with which nothing can run.
+    """
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        settings: EngineSettings,
+        *,
+        fingerprint: str = "",
+        adapter: str = "",
+        context_tokens: int | None = None,
+        tokenizer: Tokenizer | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        weight = decoder.norm.weight
+        self.context_tokens = context_tokens or decoder.context_tokens
+        self.vocab_size = decoder.config.vocab_size
+        self._settings = settings
+        blocks = pool_blocks(
+            settings,
+            token_bytes=KvCache.bytes_per_token(decoder.config, weight.dtype),
+            context_tokens=self.context_tokens,
+            free_bytes=free_bytes(weight.device),
+        )
+        kv = KvCache.allocate(
+            decoder.config,
+            blocks=blocks,
+            block_tokens=settings.block_tokens,
+            dtype=weight.dtype,
+            device=weight.device,
+        )
+        self._runner = Runner(decoder, kv)
+
+        def watch_stops(sampling: SamplingParams) -> StopPush:
+            assert tokenizer is not None
+            return StopWatch(tokenizer, sampling).push
+
+        self._scheduler = Scheduler(
+            BlockManager(blocks=blocks, block_tokens=settings.block_tokens),
+            settings=settings,
+            context_tokens=self.context_tokens,
+            domain=(fingerprint, adapter),
+            watch_stops=None if tokenizer is None else watch_stops,
+            clock=clock,
+        )
+
+    @property
+    def has_work(self) -> bool:
+        return self._scheduler.has_work
+
+    def submit(self, request: EngineRequest) -> None:
+        """Queue a request.
+
+        Raises:
+            InvalidParameter: Something that this model or engine cannot do, by name.
+            ContextLengthExceeded: It cannot fit, with the counts.
+            Overloaded: The queue is full.
+        """
+        try:
+            self._check(request)
+        except HeadraceError:
+            self._scheduler.refuse()
+            raise
+        self._scheduler.submit(request)
+
+    def cancel(self, request_id: str, reason: FinishReason = FinishReason.ABORT) -> list[Output]:
+        """End a request now; its blocks are free when this returns. Unknown ids are no error."""
+        return _outputs(self._scheduler.cancel(request_id, reason))
+
+    def step(self) -> list[Output]:
+        """Run one step: at most `max_batch_tokens` rows. Ends what is past its deadline first."""
+        scheduler = self._scheduler
+        events = scheduler.expire()
+        plan = scheduler.plan(self._settings.max_batch_tokens)
+        if not plan.rows:
+            return _outputs(events)
+        try:
+            results = self._runner.execute(plan)
+        except Exception as error:  # whatever the model raises ends this step's requests only
+            _LOG.exception("a step of %d rows failed", plan.total)
+            text = f"the engine failed in a step that ran this request ({type(error).__name__})"
+            return _outputs(events + scheduler.fail(plan, text))
+        return _outputs(events + scheduler.commit(plan, results))
+
+    def stats(self) -> EngineStats:
+        """A snapshot."""
+        scheduler, blocks = self._scheduler, self._scheduler.blocks
+        return EngineStats(
+            counters=scheduler.counters(),
+            blocks_total=blocks.total,
+            blocks_used=blocks.used,
+            blocks_cached=blocks.cached,
+            blocks_free=blocks.free,
+            running=scheduler.running,
+            waiting=scheduler.waiting,
+            queued_tokens=scheduler.queued_tokens,
+        )
+
+    def check_integrity(self) -> None:
+        """Check every invariant of blocks, lists and counters.
+
+        Raises: HeadraceError: One is broken, which is a bug.
+        """
+        self._scheduler.check_integrity()
+
+    def _check(self, request: EngineRequest) -> None:
+        for at, token in enumerate(request.prompt):
+            if not 0 <= token < self.vocab_size:
+                raise InvalidParameter(
+                    f"prompt token {at} is {token}, but this model's ids are 0 to "
+                    f"{self.vocab_size - 1}",
+                    param=f"prompt[{at}]",
+                )
+        check_sampling(request.sampling, vocab_size=self.vocab_size)
+        if request.sampling.seed is None:
+            raise InvalidParameter("`seed` is None; resolve it before submitting", param="seed")
+
+
+def pool_blocks(
+    settings: EngineSettings, *, token_bytes: int, context_tokens: int, free_bytes: int
+) -> int:
+    """Blocks of the KV pool.
+
+    `kv_cache_bytes` as given; where it is 0, a quarter of `free_bytes`, but at least one context
+    and at most `max_running` of them.
+
+    Raises: ConfigError: Not even one block, or a size that is no power of two.
+    """
+    size = settings.block_tokens
+    if size < 1 or size & (size - 1):
+        raise ConfigError(f"engine.block_tokens = {size} is not a power of two")
+    for name in ("max_batch_tokens", "max_running"):
+        if getattr(settings, name) < 1:
+            raise ConfigError(f"engine.{name} = {getattr(settings, name)} is below 1")
+    block_bytes = size * token_bytes
+    if settings.kv_cache_bytes:
+        blocks = settings.kv_cache_bytes // block_bytes
+        if blocks < 1:
+            raise ConfigError(
+                f"engine.kv_cache_bytes = {settings.kv_cache_bytes} holds no block; one of {size} "
+                f"tokens takes {block_bytes} bytes, one full context "
+                f"{-(-context_tokens // size) * block_bytes}"
+            )
+        return blocks
+    context = -(-context_tokens // size)
+    return min(max(context, free_bytes // 4 // block_bytes), settings.max_running * context)
+
+
+def free_bytes(device: torch.device) -> int:
+    """Memory that can be had without swapping."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) << 10
+    except OSError:
+        pass  # not Linux
+    return _ASSUMED_FREE_BYTES
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GeneratedChoice:
+    """One choice, collected."""
+
+    tokens: tuple[int, ...]
+    logprobs: tuple[TokenLogprob, ...]
+    finish: FinishReason
+    stop: str | int | None
+    error: str | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Generated:
+    """One request's answers, collected."""
+
+    choices: tuple[GeneratedChoice, ...]
+    usage: Usage
+    prompt_logprobs: tuple[TokenLogprob | None, ...] | None
+
+
+def generate_all(core: EngineCore, requests: Iterable[EngineRequest]) -> dict[str, Generated]:
+    """Submit all, run until the engine is idle, collect by request id.
+
+    For roll-outs, benches and tests: one thread, nothing else may use the core meanwhile.
+    """
+    events: dict[str, list[TokenEvent]] = {}
+    for request in requests:
+        core.submit(request)
+        events[request.id] = []
+    while core.has_work:
+        for output in core.step():
+            events[output.id].append(output.event)
+    return {request_id: gather(found) for request_id, found in events.items()}
+
+
+def gather(events: Iterable[TokenEvent]) -> Generated:
+    """The events of one request, complete, as its answers."""
+    pieces: dict[int, list[TokenEvent]] = {}
+    usage: Usage | None = None
+    scored: tuple[TokenLogprob | None, ...] | None = None
+    for event in events:
+        pieces.setdefault(event.index, []).append(event)
+        usage = event.usage or usage
+        scored = event.prompt_logprobs or scored
+    if usage is None:
+        raise HeadraceError("a request's events end without usage")
+    return Generated(
+        choices=tuple(_choice(pieces[index]) for index in sorted(pieces)),
+        usage=usage,
+        prompt_logprobs=scored,
+    )
+
+
+def _choice(events: list[TokenEvent]) -> GeneratedChoice:
+    last = events[-1]
+    if last.finish is None:
+        raise HeadraceError(f"choice {last.index} never finished")
+    return GeneratedChoice(
+        tokens=tuple(token for event in events for token in event.tokens),
+        logprobs=tuple(logprob for event in events for logprob in event.logprobs),
+        finish=last.finish,
+        stop=last.stop,
+        error=last.error,
+    )
+
+
+def _outputs(events: Events) -> list[Output]:
+    return [Output(id=request_id, event=event) for request_id, event in events]
