@@ -156,7 +156,7 @@ class EngineCore:
             return _outputs(events)
         try:
             results = self._runner.execute(plan)
-        except Exception as error:  # whatever the model raises ends this step's requests only
+        except Exception as error:  # noqa: BLE001 - whatever is raised ends this step's requests
             _LOG.exception("a step of %d rows failed", plan.total)
             text = f"the engine failed in a step that ran this request ({type(error).__name__})"
             return _outputs(events + scheduler.fail(plan, text))

@@ -58,7 +58,8 @@ class Tally:
 
     def snapshot(self) -> Counters:
         values: dict[str, Any] = {item.name: getattr(self, item.name) for item in fields(self)}
-        return Counters(**{**values, "finished": dict(self.finished)})
+        values["finished"] = dict(self.finished)
+        return Counters(**values)
 
     def finish(self, reason: FinishReason) -> None:
         """Book a request's end."""

@@ -1,4 +1,4 @@
-"""A plan becomes logits: the step's rows are laid out, the decoder runs once, few rows are projected.
+"""A plan becomes tokens: its rows are laid out, the decoder runs once, few rows are projected.
 
 Invariant: the runner keeps nothing between steps but the KV pool and, for penalties, each choice's
 `History`; what a row sees is its sequence's blocks and position, whatever else is in the step.
@@ -6,7 +6,7 @@ Shapes: T rows of the step, R rows that are sampled from, D model, V vocabulary.
 """
 
 from collections.abc import Sequence as Items
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from weakref import WeakKeyDictionary
 
 import torch
@@ -22,6 +22,7 @@ from headrace.engine.sampler import (
     sample,
 )
 from headrace.engine.scheduler import Plan
+from headrace.errors import ServiceError
 from headrace.model.attend import KvCache, Paged, PagedSpan, slots
 from headrace.model.decoder import Decoder
 from headrace.types import TokenLogprob
@@ -59,20 +60,17 @@ class Runner:
         layout = _lay_out(plan)
         with torch.inference_mode():
             hidden_TD = self._hidden(layout)
-            scores = self._score_prompts(plan, layout, hidden_TD)
+            results = self._score_prompts(plan, layout, hidden_TD)
             sampling = [
                 (sequence, span.row_end - 1)
                 for (sequence, rows), span in zip(plan.rows.items(), layout.spans, strict=True)
                 if sequence.samples and sequence.computed + rows == len(sequence)
             ]
             outcomes = self._sample(sampling, hidden_TD)
-        results = {sequence: RowResult(prompt_scores=found) for sequence, found in scores.items()}
         for (sequence, _), outcome in zip(sampling, outcomes, strict=True):
-            found = scores.get(sequence, ())
+            scored = results.get(sequence, RowResult())
             if isinstance(outcome, Sampled):
-                results[sequence] = RowResult(
-                    token=outcome.token, logprob=outcome.logprob, prompt_scores=found
-                )
+                results[sequence] = replace(scored, token=outcome.token, logprob=outcome.logprob)
             else:
                 results[sequence] = RowResult(failure=outcome.reason)
         return results
@@ -109,8 +107,8 @@ class Runner:
 
     def _score_prompts(
         self, plan: Plan, layout: _Layout, hidden_TD: Tensor
-    ) -> dict[Sequence, tuple[TokenLogprob, ...]]:
-        scores: dict[Sequence, tuple[TokenLogprob, ...]] = {}
+    ) -> dict[Sequence, RowResult]:
+        results: dict[Sequence, RowResult] = {}
         for (sequence, rows), span in zip(plan.rows.items(), layout.spans, strict=True):
             if not sequence.scores_prompt:
                 continue
@@ -119,12 +117,17 @@ class Runner:
             first = max(sequence.computed, len(sequence.prompt_scores))
             last = min(sequence.computed + rows, len(prompt) - 1)
             offset = span.row_start - sequence.computed
-            scores[sequence] = self._score(
-                hidden_TD[first + offset : max(first, last) + offset],
-                prompt[first + 1 : last + 1],
-                k=sequence.request.sampling.prompt_logprobs or 0,
-            )
-        return scores
+            try:
+                scores = self._score(
+                    hidden_TD[first + offset : max(first, last) + offset],
+                    prompt[first + 1 : last + 1],
+                    k=sequence.request.sampling.prompt_logprobs or 0,
+                )
+            except ServiceError as error:
+                results[sequence] = RowResult(failure=error.message)
+            else:
+                results[sequence] = RowResult(prompt_scores=scores)
+        return results
 
     def _score(
         self, hidden_RD: Tensor, targets: tuple[int, ...], *, k: int
@@ -157,8 +160,8 @@ def _lay_out(plan: Plan) -> _Layout:
     for sequence, rows in plan.rows.items():
         start, stop = sequence.computed, sequence.computed + rows
         row_start = len(layout.ids)
-        layout.ids += sequence.tokens(start, stop)
-        layout.positions += range(start, stop)
+        layout.ids.extend(sequence.tokens(start, stop))
+        layout.positions.extend(range(start, stop))
         layout.spans.append(
             PagedSpan(
                 row_start=row_start,
