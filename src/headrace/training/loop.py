@@ -5,17 +5,14 @@ alone, so a run that was interrupted anywhere and resumed ends bitwise where an 
 does (same machine, same number of threads).
 """
 
-import json
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-
-import torch
 
 from headrace.data.pack import PackedBatch
 from headrace.errors import DataError
@@ -46,6 +43,10 @@ class StepReport:
     """Since the stage began in this process."""
 
 
+Batches = Callable[[int], Sequence[PackedBatch]]
+"""Step -> its packed batches."""
+
+
 class Interrupted(Exception):
     """The run was asked to stop; its state is saved."""
 
@@ -55,7 +56,7 @@ class Trainee:
     """What a stage trains, and on what."""
 
     decoder: Decoder
-    batches: Callable[[int], Sequence[PackedBatch]]
+    batches: Batches
     """The batches of a step: a pure function of its number."""
     objective: Objective
     fingerprint: str
@@ -142,7 +143,7 @@ def run(
 
 
 @contextmanager
-def stop_on_signal() -> Iterator[Callable[[], bool]]:
+def stop_on_signal() -> Generator[Callable[[], bool]]:
     """SIGTERM and SIGINT only raise a flag, so that a step is never torn."""
     raised: list[int] = []
 
@@ -155,15 +156,3 @@ def stop_on_signal() -> Iterator[Callable[[], bool]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def append_log(path: Path, record: object) -> None:
-    """One JSON line; dataclasses as objects."""
-    line = asdict(record) if hasattr(record, "__dataclass_fields__") else record  # type: ignore[call-overload]
-    with path.open("a", encoding="utf-8") as stream:
-        stream.write(json.dumps(line) + "\n")
-
-
-def use_threads(count: int) -> None:
-    """Compute threads of this process; results are bitwise repeatable for one count only."""
-    torch.set_num_threads(count)

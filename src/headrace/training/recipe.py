@@ -46,6 +46,8 @@ class Stage:
     decay_fraction: float
     weight_decay: float = 0.0
     clip_norm: float = 1.0
+    talk_rows_per_step: int = 0
+    """Hand-written conversations in each step, beside `rows_per_step` quoted ones."""
     replay_rows_per_step: int = 0
     """Pre-training rows of `context_tokens` mixed into each step, against forgetting."""
     checkpoint_every_s: float = 120.0
@@ -64,7 +66,7 @@ class Recipe:
     held_out_one_in: int = 40
     """One document in so many is never trained on."""
     held_out_rows: int = 64
-    evaluate_every_steps: int = 100
+    evaluate_every_steps: int = 110
     limits_bytes: tuple[tuple[str, int], ...] = ()
     """At most so many bytes of a source."""
 

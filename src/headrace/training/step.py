@@ -49,7 +49,7 @@ def accumulate(decoder: Decoder, objective: Objective, batches: Sequence[PackedB
         raise DataError("the step has no supervised token; its masks are empty")
     total = 0.0
     for batch in batches:
-        loss = objective(forward(decoder, batch), head(decoder), batch)
+        loss = objective(forward(decoder, batch), decoder.head_VD, batch)
         (loss.sum / weight).backward()
         total += float(loss.sum.detach())
     return StepLoss(
@@ -62,8 +62,3 @@ def accumulate(decoder: Decoder, objective: Objective, batches: Sequence[PackedB
 def clip(decoder: nn.Module, max_norm: float) -> float:
     """Scale the gradients down to `max_norm` where they are larger; the norm before."""
     return float(nn.utils.clip_grad_norm_(decoder.parameters(), max_norm))
-
-
-def head(decoder: Decoder) -> Tensor:
-    """head_VD: the matrix that turns hidden states into logits."""
-    return decoder.model.embed_tokens.weight

@@ -1,0 +1,1 @@
+"""Recipes: each turns named data into one model, from one command."""

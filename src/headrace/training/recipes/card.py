@@ -1,0 +1,157 @@
+"""A run's log and manifest -> the model card: what it is, from what, how well, in Markdown.
+
+Everything numeric and every sample answer comes from the run's own log; nothing is written by hand.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from headrace.data.manifest import SourceCount
+from headrace.training.recipe import Recipe, settings
+
+_ABOUT = {
+    "stdlib": "modules of the Python standard library, as code",
+    "docstrings": "docstrings of the same modules, as prose",
+    "topics": "the topics of Python's `help()`",
+    "peps": "Python Enhancement Proposals",
+    "rust_book": "The Rust Programming Language, `src/` only",
+    "tinyshakespeare": "plays of William Shakespeare",
+}
+_ATTRIBUTION = {
+    "stdlib": (
+        "Python and its documentation: Copyright © 2001 Python Software Foundation; All Rights "
+        "Reserved; PSF License Agreement, <https://docs.python.org/3/license.html>."
+    ),
+    "peps": (
+        "Python Enhancement Proposals: their authors, placed in the public domain or under "
+        "CC0-1.0, <https://peps.python.org>."
+    ),
+    "rust_book": (
+        "The Rust Programming Language: Steve Klabnik, Carol Nichols, Chris Krycho and the Rust "
+        "Project's contributors, MIT or Apache-2.0, <https://doc.rust-lang.org/book>."
+    ),
+    "tinyshakespeare": "Works of William Shakespeare: public domain.",
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Facts:
+    """What the card is made from."""
+
+    recipe: Recipe
+    manifest: Sequence[SourceCount]
+    parameters: int
+    weight_bytes: int
+    records: Sequence[Mapping[str, Any]]
+    """Of the training log."""
+    versions: Mapping[str, str]
+
+
+def card(facts: Facts) -> str:
+    """The card, ready to be written."""
+    name = facts.recipe.name
+    context = facts.recipe.shape.context_tokens
+    sections = (
+        f"# {name}",
+        f"A Qwen3-shaped language model of {facts.parameters:,} parameters "
+        f"({facts.weight_bytes / 1e6:.1f} MB in bfloat16), context {context} tokens, trained from "
+        "nothing by `headrace train sprout` on two CPU cores. It exists to demonstrate headrace "
+        "and to be its test article: it loads in a moment, answers in its chat template and ends "
+        "its turns.",
+        "**It knows almost nothing and is often wrong.** It quotes Python's documentation from a "
+        "memory of a few megabytes, invents what it cannot recall, and has had no safety training. "
+        "Use it for nothing that matters; serve a real model for that, such as `headrace serve "
+        "Qwen/Qwen3-0.6B`.",
+        "## Data",
+        _table(
+            ("source", "what", "licence", "documents", "bytes", "SHA-256 of ids and texts"),
+            [
+                (
+                    row.source,
+                    _ABOUT.get(row.source, "texts given with `--texts`"),
+                    row.licence,
+                    f"{row.documents:,}",
+                    f"{row.text_bytes:,}",
+                    f"`{row.sha256[:16]}…`",
+                )
+                for row in facts.manifest
+            ],
+        ),
+        f"One document in {facts.recipe.held_out_one_in}, chosen by the hash of its id, was never "
+        "trained on in the first stage. The conversations of the second stage are built by rule: "
+        "questions about names, topics and proposals with answers quoted from the documentation "
+        "above, and short exchanges written by hand for headrace. No text of any language model "
+        "is among them.",
+        "Attribution:",
+        _bullets(
+            [_ATTRIBUTION[row.source] for row in facts.manifest if row.source in _ATTRIBUTION]
+        ),
+        "The weights are distributed under headrace's licence, Apache-2.0; the texts keep theirs.",
+        "## Training",
+        _table(
+            ("stage", "steps", "tokens", "last loss", "held-out loss", "perplexity", "bits/byte"),
+            [_stage_row(facts.records, stage) for stage in ("pretrain", "chat")],
+        ),
+        "Losses are nats a token; the held-out columns score pre-training text in both rows, so "
+        "the second shows what chat tuning cost. Muon for the layers' matrices, AdamW for the "
+        "rest, warm-up, plateau, linear decay. `training_log.jsonl` has every step, "
+        "`manifest.json` every source.",
+        "```text\n"
+        + "\n".join(f"{key} = {value}" for key, value in settings(facts.recipe).items())
+        + "\n```",
+        "Made with " + ", ".join(f"{what} {which}" for what, which in facts.versions.items()) + ".",
+        "## What it says",
+        "Greedy answers of the finished model, as they came; “…” marks one that was cut off.",
+        _table(
+            ("prompt", "answer"),
+            [(_cell(r["prompt"]), _cell(r["answer"])) for r in _samples(facts.records)],
+        ),
+        "## Limits",
+        _bullets(
+            [
+                "English and Python only; no knowledge of the world beyond its texts.",
+                "Signatures, PEP numbers and sums may be made up; check every one.",
+                "Tool calls are learnt for a handful of toy tools and rarely generalise.",
+                f"Nothing was trained beyond {context} tokens.",
+            ]
+        ),
+    )
+    return "\n\n".join(sections) + "\n"
+
+
+def _stage_row(records: Sequence[Mapping[str, Any]], stage: str) -> tuple[str, ...]:
+    steps = [r for r in records if r["kind"] == "step" and r["stage"] == stage]
+    scores = [r for r in records if r["kind"] == "score" and r["stage"] == stage]
+    if not steps or not scores:
+        return (stage, "0", "0", "-", "-", "-", "-")
+    step, score = steps[-1], scores[-1]
+    return (
+        stage,
+        str(step["step"]),
+        f"{step['tokens']:,}",
+        f"{step['loss']:.3f}",
+        f"{score['loss']:.3f}",
+        f"{score['perplexity']:.1f}",
+        f"{score['bits_per_byte']:.3f}",
+    )
+
+
+def _samples(records: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    samples = [r for r in records if r["kind"] == "sample"]
+    last = max((r["step"] for r in samples), default=0)
+    return [r for r in samples if r["step"] == last]
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _bullets(lines: Sequence[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def _cell(text: str) -> str:
+    """Text that cannot break out of its table cell."""
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|").replace("\n", "<br>")

@@ -1,0 +1,428 @@
+"""The standard library (and texts) -> sprout, the bundled model, its card and its log.
+
+Two stages: next tokens of code, documentation and prose; then conversations built from the same
+documentation, in the model's template. Every choice is a function of the recipe's seed and of the
+files, so the same interpreter, texts and thread count give the same model.
+"""
+
+import itertools
+import json
+import platform
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import torch
+
+from headrace.data import doc_questions, small_talk, sources
+from headrace.data.chat import Conversation, turns
+from headrace.data.corpus import Mixture, batches, rows_of
+from headrace.data.manifest import SourceCount, as_json, manifest
+from headrace.data.pack import TokenRow, pack
+from headrace.data.sources import Document
+from headrace.errors import ConfigError
+from headrace.model import checkpoint
+from headrace.model.config import ModelConfig
+from headrace.model.decoder import Decoder
+from headrace.model.generation import GenerationDefaults
+from headrace.tokens import ChatTemplate, Tokenizer, render, train_bpe
+from headrace.training import evaluate, loop, objectives, recipe, sample
+from headrace.training.log import TrainingLog
+from headrace.training.recipe import Recipe, Shape, Stage
+from headrace.training.recipes.card import Facts, card
+from headrace.training.supervise import Supervisor
+
+TEMPLATE = Path(__file__).parents[2] / "sprout" / "chat_template.jinja"
+LOG = "training_log.jsonl"
+END_OF_TEXT, TURN, END_OF_TURN = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
+MARKS = (
+    "<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>", "<think>", "</think>",
+)  # fmt: skip
+_MIN_TEXT_CHARS = 300
+_LONG_ROW_TOKENS = 600
+_SAMPLE_TOKENS = 64
+PROMPTS = (
+    "Hello!",
+    "Who are you?",
+    "What does os.path.join do?",
+    "What is shutil.copyfile?",
+    "What does len do?",
+    "What is PEP 8 about?",
+    "What is 3 + 4?",
+    "My name is Ada.",
+    "What is the capital of Spain?",
+    "Write a function that adds two numbers.",
+)
+
+
+def default() -> Recipe:
+    """The shipped model's recipe: 3.1 million parameters, ten minutes on two idle cores."""
+    return Recipe(
+        name="sprout",
+        shape=Shape(
+            layers=6,
+            width=192,
+            heads=6,
+            kv_heads=2,
+            head_width=32,
+            mlp_width=512,
+            vocab_tokens=4096,
+            context_tokens=1024,
+        ),
+        pretrain=Stage(
+            steps=200,
+            rows_per_step=8,
+            row_tokens=512,
+            batch_tokens=2048,
+            matrix_lr=0.01,
+            other_lr=0.006,
+            warmup_steps=20,
+            decay_fraction=0.4,
+        ),
+        chat=Stage(
+            steps=220,
+            rows_per_step=22,
+            talk_rows_per_step=18,
+            row_tokens=1024,
+            batch_tokens=2048,
+            matrix_lr=0.006,
+            other_lr=0.003,
+            warmup_steps=10,
+            decay_fraction=0.8,
+            replay_rows_per_step=1,
+        ),
+        limits_bytes=(("stdlib", 4_000_000), ("peps", 4_500_000), ("rust_book", 1_300_000)),
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Corpus:
+    """What sprout is made from."""
+
+    train: Sequence[Document]
+    held_out: Sequence[Document]
+    quoted: Sequence[Conversation]
+    """Built from documentation."""
+    talk: Sequence[Conversation]
+    """Written by hand."""
+    manifest: Sequence[SourceCount]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Prepared:
+    """The run is about to begin."""
+
+    documents: int
+    text_bytes: int
+    pretrain_rows: int
+    pretrain_tokens: int
+    chat_rows: int
+    chat_tokens: int
+    parameters: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Scored:
+    """The model on held-out text."""
+
+    stage: str
+    step: int
+    score: evaluate.Score
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sampled:
+    """What the model says, greedily."""
+
+    stage: str
+    step: int
+    prompt: str
+    answer: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Published:
+    """The finished checkpoint."""
+
+    path: Path
+    weight_bytes: int
+
+
+Event = Prepared | loop.StepReport | Scored | Sampled | Published
+
+
+def gather(recipe_: Recipe, *, texts: Path | None) -> Corpus:
+    """Read the sources and set the held-out documents aside."""
+    library = itertools.chain(sources.stdlib(), sources.stdlib_prose())
+    further = sources.texts(texts) if texts is not None else iter(())
+    documents = sources.capped(
+        itertools.chain(library, (d for d in further if _is_wanted(d))),
+        dict(recipe_.limits_bytes),
+    )
+    one_in = recipe_.held_out_one_in
+    held = [d for d in documents if sources.is_held_out(d.id, one_in=one_in)]
+    held_ids = {d.id for d in held}
+    quoted = doc_questions.library() + doc_questions.topics(documents)
+    return Corpus(
+        train=[d for d in documents if d.id not in held_ids],
+        held_out=held,
+        quoted=[*quoted, *doc_questions.peps(documents)],
+        talk=small_talk.conversations(),
+        manifest=manifest(documents),
+    )
+
+
+def _is_wanted(document: Document) -> bool:
+    # The book's two directories are near-duplicates of each other; one is enough.
+    return len(document.text) >= _MIN_TEXT_CHARS and not document.id.startswith(
+        "rust_book/nostarch"
+    )
+
+
+def train_tokenizer(corpus: Corpus, vocab_tokens: int) -> Tokenizer:
+    """A byte-level BPE of exactly `vocab_tokens` over documents and conversations."""
+    # The hand-written conversations are few and every one will be met often: they count twice.
+    spoken = (m.text for c in (*corpus.quoted, *corpus.talk, *corpus.talk) for m in c.messages)
+    tokenizer = train_bpe(
+        itertools.chain((document.text for document in corpus.train), spoken),
+        vocab_size=vocab_tokens,
+        special_tokens=(END_OF_TEXT, TURN, END_OF_TURN),
+        marks=MARKS,
+        eos=END_OF_TURN,
+    )
+    if tokenizer.vocab_size != vocab_tokens:
+        raise ConfigError(
+            f"shape.vocab_tokens {vocab_tokens} needs more text than there is: it gives "
+            f"{tokenizer.vocab_size}; lower it to that"
+        )
+    return tokenizer
+
+
+def model_config(shape: Shape, tokenizer: Tokenizer) -> ModelConfig:
+    """Qwen3's config for the recipe's shape."""
+    return ModelConfig.from_hf(
+        {
+            "model_type": "qwen3",
+            "vocab_size": shape.vocab_tokens,
+            "hidden_size": shape.width,
+            "intermediate_size": shape.mlp_width,
+            "num_hidden_layers": shape.layers,
+            "num_attention_heads": shape.heads,
+            "num_key_value_heads": shape.kv_heads,
+            "head_dim": shape.head_width,
+            "max_position_embeddings": shape.context_tokens,
+            "rope_theta": shape.rope_theta,
+            "tie_word_embeddings": True,
+            "eos_token_id": tokenizer.special[END_OF_TURN],
+            "pad_token_id": tokenizer.special[END_OF_TEXT],
+        }
+    )
+
+
+def fresh(config: ModelConfig, *, seed: int) -> Decoder:
+    """A decoder that begins as the identity: what its layers add to the stream starts at zero."""
+    decoder = Decoder(config)
+    decoder.init_weights(seed)
+    with torch.no_grad():
+        for name, param in decoder.named_parameters():
+            if name.endswith(("o_proj.weight", "down_proj.weight")):
+                param.zero_()
+    return decoder
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rows:
+    """The corpus as ids."""
+
+    pretrain: Sequence[TokenRow]
+    replay: Sequence[TokenRow]
+    quoted: Sequence[TokenRow]
+    talk: Sequence[TokenRow]
+    held_out: evaluate.HeldOut
+
+
+def tokenised(
+    corpus: Corpus, tokenizer: Tokenizer, template: ChatTemplate, recipe_: Recipe
+) -> Rows:
+    """Everything the two stages and the evaluation read."""
+    end = tokenizer.special[END_OF_TEXT]
+    short, long = recipe_.pretrain.row_tokens, recipe_.shape.context_tokens
+
+    def rows(documents: Sequence[Document], max_tokens: int) -> list[TokenRow]:
+        return rows_of(documents, tokenizer.encode, end_id=end, max_tokens=max_tokens)
+
+    kept = sorted(enumerate(rows(corpus.held_out, short)), key=lambda r: sources.id_hash(f"{r[0]}"))
+    held = [row for _, row in kept[: recipe_.held_out_rows]]
+    target_bytes = sum(
+        len(tokenizer.token_bytes(int(token)))
+        for row in held
+        for token in row.ids[1:]
+        if token != end
+    )
+    long_rows = rows(corpus.train, long)
+    replay = [row for row in long_rows if len(row.ids) >= min(_LONG_ROW_TOKENS, long)]
+    supervisor = Supervisor.of(tokenizer, template)
+    return Rows(
+        pretrain=rows(corpus.train, short),
+        replay=replay or long_rows,
+        quoted=[supervisor.row(conversation) for conversation in corpus.quoted],
+        talk=[supervisor.row(conversation) for conversation in corpus.talk],
+        held_out=evaluate.HeldOut(
+            batches=pack(held, max_tokens=recipe_.pretrain.batch_tokens), target_bytes=target_bytes
+        ),
+    )
+
+
+def train(recipe_: Recipe, *, texts: Path | None, out: Path, resume: bool) -> Iterator[Event]:
+    """Make the model in `out`; yields what happens.
+
+    Raises:
+        Interrupted: SIGTERM or Ctrl-C; `resume` goes on from the checkpoint that was written.
+    """
+    torch.set_num_threads(recipe_.threads)
+    out.mkdir(parents=True, exist_ok=True)
+    corpus = gather(recipe_, texts=texts)
+    if resume and (out / "tokenizer.json").exists():
+        tokenizer = Tokenizer.load(out)
+    else:
+        tokenizer = train_tokenizer(corpus, recipe_.shape.vocab_tokens)
+        tokenizer.save(out)
+    shutil.copyfile(TEMPLATE, out / TEMPLATE.name)
+    template = ChatTemplate.load(out)
+    rows = tokenised(corpus, tokenizer, template, recipe_)
+    decoder = fresh(model_config(recipe_.shape, tokenizer), seed=recipe_.seed)
+    yield Prepared(
+        documents=len(corpus.train) + len(corpus.held_out),
+        text_bytes=sum(row.text_bytes for row in corpus.manifest),
+        pretrain_rows=len(rows.pretrain),
+        pretrain_tokens=sum(len(row.ids) - 1 for row in rows.pretrain),
+        chat_rows=len(rows.quoted) + len(rows.talk),
+        chat_tokens=sum(len(row.ids) - 1 for row in (*rows.quoted, *rows.talk)),
+        parameters=sum(param.numel() for param in decoder.parameters()),
+    )
+    log = TrainingLog(out / LOG)
+    if not resume:
+        log.rewind("pretrain", 0)
+        log.rewind("chat", 0)
+    data_hashes = (tokenizer.fingerprint, *(row.sha256 for row in corpus.manifest))
+    fingerprints = {
+        # A stage depends on itself and on what came before: the chat stage can be tried again with
+        # other settings on the same pre-training.
+        "pretrain": recipe.fingerprint(replace(recipe_, chat=recipe_.pretrain), *data_hashes),
+        "chat": recipe.fingerprint(recipe_, *data_hashes),
+    }
+    mixtures = _mixtures(rows, recipe_)
+    with loop.stop_on_signal() as should_stop:
+        for name, stage, objective in (
+            ("pretrain", recipe_.pretrain, objectives.next_token),
+            ("chat", recipe_.chat, objectives.sft),
+        ):
+            trainee = loop.Trainee(
+                decoder=decoder,
+                batches=_batches(mixtures[name], stage.batch_tokens),
+                objective=objective,
+                fingerprint=fingerprints[name],
+            )
+            reports = loop.run(
+                trainee,
+                name,
+                stage,
+                directory=out / "checkpoints",
+                resume=resume,
+                should_stop=should_stop,
+            )
+            yield from _observed(reports, decoder, rows, tokenizer, template, recipe_, log)
+    yield publish(decoder, tokenizer, recipe_, corpus.manifest, out=out)
+
+
+def publish(
+    decoder: Decoder,
+    tokenizer: Tokenizer,
+    recipe_: Recipe,
+    rows: Sequence[SourceCount],
+    *,
+    out: Path,
+) -> Published:
+    """Write `out/model`: weights in bfloat16, tokenizer, template, card, log and manifest."""
+    target = out / "model"
+    end = tokenizer.special[END_OF_TURN]
+    checkpoint.save(
+        decoder,
+        decoder.config,
+        target,
+        dtype="bfloat16",
+        # Greedy: a model this small is at its best, and easiest to test, without dice.
+        generation=GenerationDefaults(temperature=0.0, eos_token_ids=(end,)),
+        replace_existing=True,
+    )
+    tokenizer.save(target, chat_template=TEMPLATE.read_text(encoding="utf-8"))
+    shutil.copyfile(out / LOG, target / LOG)
+    records = [json.loads(line) for line in (out / LOG).read_text("utf-8").splitlines()]
+    weight_bytes = sum(path.stat().st_size for path in target.glob("*.safetensors"))
+    facts = Facts(
+        recipe=recipe_,
+        manifest=rows,
+        parameters=sum(param.numel() for param in decoder.parameters()),
+        weight_bytes=weight_bytes,
+        records=records,
+        versions={"Python": platform.python_version(), "torch": torch.__version__},
+    )
+    (target / "MODEL_CARD.md").write_text(card(facts), encoding="utf-8")
+    made_from = {"recipe": asdict(recipe_), "sources": as_json(rows)}
+    (target / "manifest.json").write_text(json.dumps(made_from, indent=1) + "\n", encoding="utf-8")
+    return Published(path=target, weight_bytes=weight_bytes)
+
+
+def _mixtures(rows: Rows, recipe_: Recipe) -> dict[str, list[Mixture]]:
+    seed, first, chat = recipe_.seed, recipe_.pretrain, recipe_.chat
+    return {
+        "pretrain": [Mixture(rows=rows.pretrain, per_step=first.rows_per_step, seed=seed)],
+        "chat": [
+            Mixture(rows=rows.quoted, per_step=chat.rows_per_step, seed=seed + 1),
+            Mixture(rows=rows.talk, per_step=chat.talk_rows_per_step, seed=seed + 2),
+            Mixture(rows=rows.replay, per_step=chat.replay_rows_per_step, seed=seed + 3),
+        ],
+    }
+
+
+def _batches(mixtures: Sequence[Mixture], max_tokens: int) -> loop.Batches:
+    return lambda step: batches(mixtures, step, max_tokens=max_tokens)
+
+
+def _observed(
+    reports: Iterator[loop.StepReport],
+    decoder: Decoder,
+    rows: Rows,
+    tokenizer: Tokenizer,
+    template: ChatTemplate,
+    recipe_: Recipe,
+    log: TrainingLog,
+) -> Iterator[Event]:
+    """The reports, logged, with scores and samples in between."""
+    for place, report in enumerate(reports):
+        if place == 0:
+            log.rewind(report.stage, report.step)
+        log.append({"kind": "step", **asdict(report)})
+        yield report
+        last = report.step == report.steps
+        if report.step % recipe_.evaluate_every_steps and not last:
+            continue
+        at = {"stage": report.stage, "step": report.step}
+        score = evaluate.score(decoder, rows.held_out)
+        log.append({"kind": "score", **at, **asdict(score)})
+        yield Scored(stage=report.stage, step=report.step, score=score)
+        if report.stage != "chat":
+            continue
+        for prompt in PROMPTS:
+            answer = ask(decoder, tokenizer, template, prompt)
+            log.append({"kind": "sample", **at, "prompt": prompt, "answer": answer})
+            yield Sampled(stage=report.stage, step=report.step, prompt=prompt, answer=answer)
+
+
+def ask(decoder: Decoder, tokenizer: Tokenizer, template: ChatTemplate, prompt: str) -> str:
+    """The greedy answer to one question; what the model did not end is marked with an ellipsis."""
+    rendered = render(tokenizer, template, turns(prompt), add_generation_prompt=True)
+    end = tokenizer.special[END_OF_TURN]
+    ids = sample.greedy(decoder, rendered.ids, max_tokens=_SAMPLE_TOKENS, eos_ids={end})
+    return tokenizer.decode(ids) + ("" if ids[-1] == end else " …")

@@ -1,0 +1,106 @@
+"""A tiny decoder, rows to train it on and a stage: shared by the tests of training."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from headrace.data.corpus import Mixture, batches
+from headrace.data.pack import TokenRow, whole
+from headrace.model.config import ModelConfig
+from headrace.model.decoder import Decoder
+from headrace.training import loop, objectives
+from headrace.training.recipe import Stage
+
+VOCAB = 61
+
+
+def decoder(seed: int = 0, *, tied: bool = True) -> Decoder:
+    """Two layers, 32 wide."""
+    config = ModelConfig(
+        family="qwen3",
+        vocab_size=VOCAB,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=8,
+        max_position_embeddings=64,
+        tie_word_embeddings=tied,
+        qk_norm=True,
+        initializer_range=0.05,
+    )
+    made = Decoder(config)
+    made.init_weights(seed)
+    return made
+
+
+def rows(count: int, seed: int = 0, *, longest: int = 20) -> list[TokenRow]:
+    """Counting sequences, which a model can learn."""
+    random = np.random.default_rng(seed)
+    starts = random.integers(0, VOCAB, count)
+    sizes = random.integers(2, longest + 1, count)
+    return [
+        whole([int(start + n) % VOCAB for n in range(size)])
+        for start, size in zip(starts, sizes, strict=True)
+    ]
+
+
+def stage(**changes: float) -> Stage:
+    """A few steps, quickly."""
+    values: dict[str, float] = {
+        "steps": 12,
+        "rows_per_step": 6,
+        "row_tokens": 20,
+        "batch_tokens": 40,
+        "matrix_lr": 0.02,
+        "other_lr": 0.01,
+        "warmup_steps": 2,
+        "decay_fraction": 0.5,
+        "checkpoint_every_s": 1e9,
+    }
+    return Stage(**{**values, **changes})  # type: ignore[arg-type]
+
+
+def trainee(model: Decoder, data: Sequence[TokenRow], plan: Stage) -> loop.Trainee:
+    mixtures = [Mixture(rows=data, per_step=plan.rows_per_step, seed=3)]
+    return loop.Trainee(
+        decoder=model,
+        batches=lambda step: batches(mixtures, step, max_tokens=plan.batch_tokens),
+        objective=objectives.next_token,
+        fingerprint="f",
+    )
+
+
+def trained(
+    directory: Path,
+    plan: Stage,
+    *,
+    model: Decoder | None = None,
+    resume: bool = False,
+    stop: int = -1,
+) -> tuple[Decoder, list[loop.StepReport]]:
+    """Run a stage; `stop` = ask it to stop after so many reports."""
+    model = model or decoder()
+    reports: list[loop.StepReport] = []
+    try:
+        for report in loop.run(
+            trainee(model, rows(50), plan),
+            "pretrain",
+            plan,
+            directory=directory,
+            resume=resume,
+            should_stop=lambda: len(reports) == stop,
+        ):
+            reports.append(report)
+    except loop.Interrupted:
+        assert len(reports) == stop
+    return model, reports
+
+
+def same(one: Decoder, other: Decoder) -> bool:
+    """Bitwise."""
+    pairs = zip(one.parameters(), other.parameters(), strict=True)
+    return all(torch.equal(a, b) for a, b in pairs)

@@ -1,0 +1,109 @@
+"""The loop learns, resumes bitwise from anywhere, and refuses what it cannot continue."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+
+import training_fixtures as fx
+from headrace.errors import CheckpointError, DataError
+from headrace.training import loop, state
+from headrace.training.log import TrainingLog
+from headrace.training.optim import optimizers
+from headrace.training.sample import greedy
+
+
+def test_the_loss_falls_and_the_model_counts(tmp_path: Path) -> None:
+    decoder, reports = fx.trained(tmp_path, fx.stage(steps=120, rows_per_step=16))
+    assert reports[0].loss > 3.5
+    assert reports[-1].loss < 0.5
+    assert greedy(decoder, [7, 8, 9], max_tokens=4, eos_ids={12}) == [10, 11, 12]
+    assert [r.step for r in reports] == list(range(1, 121))
+    assert reports[-1].tokens > reports[0].tokens
+
+
+@pytest.mark.parametrize("stop", [1, 7, 11])
+def test_an_interrupted_run_resumes_bitwise(tmp_path: Path, stop: int) -> None:
+    plan = fx.stage()
+    whole, reports = fx.trained(tmp_path / "whole", plan)
+    fx.trained(tmp_path / "cut", plan, stop=stop)
+    resumed, rest = fx.trained(tmp_path / "cut", plan, model=fx.decoder(seed=9), resume=True)
+    assert fx.same(whole, resumed)
+    assert [(r.step, r.loss, r.grad_norm, r.tokens) for r in rest] == [
+        (r.step, r.loss, r.grad_norm, r.tokens) for r in reports[stop:]
+    ]
+
+
+def test_a_finished_run_resumes_to_itself(tmp_path: Path) -> None:
+    done, _ = fx.trained(tmp_path, fx.stage())
+    again, reports = fx.trained(tmp_path, fx.stage(), model=fx.decoder(seed=9), resume=True)
+    assert reports == []
+    assert fx.same(done, again)
+
+
+def test_checkpoints_are_whole_and_the_newest_two_stay(tmp_path: Path) -> None:
+    fx.trained(tmp_path, fx.stage(steps=5, checkpoint_every_s=0.0))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["pretrain_000004", "pretrain_000005"]
+    assert state.latest(tmp_path, "pretrain") == tmp_path / "pretrain_000005"
+    assert state.latest(tmp_path, "chat") is None
+
+
+def _load(path: Path, fingerprint: str = "f") -> state.Progress:
+    decoder = fx.decoder()
+    optims = optimizers(decoder, matrix_lr=0.1, other_lr=0.1, weight_decay=0.0)
+    return state.load(path, decoder, optims, fingerprint=fingerprint)
+
+
+def test_a_checkpoint_of_something_else_is_refused(tmp_path: Path) -> None:
+    fx.trained(tmp_path, fx.stage(steps=2))
+    path = tmp_path / "pretrain_000002"
+    assert _load(path).step == 2
+    with pytest.raises(CheckpointError, match="another recipe or other data"):
+        _load(path, "other")
+    data = (path / "state.safetensors").read_bytes()
+    (path / "state.safetensors").write_bytes(data[: len(data) // 2])
+    with pytest.raises(CheckpointError, match="cannot resume"):
+        _load(path)
+    (path / "state.json").write_text("{}")
+    with pytest.raises(CheckpointError, match="cannot resume"):
+        _load(path)
+
+
+def test_a_checkpoint_of_another_shape_is_refused(tmp_path: Path) -> None:
+    fx.trained(tmp_path, fx.stage(steps=1))
+    untied = fx.decoder(tied=False)
+    optims = optimizers(untied, matrix_lr=0.1, other_lr=0.1, weight_decay=0.0)
+    with pytest.raises(CheckpointError, match=r"lm_head\.weight is missing"):
+        state.load(tmp_path / "pretrain_000001", untied, optims, fingerprint="f")
+
+
+def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path) -> None:
+    decoder = fx.decoder()
+    with torch.no_grad():
+        decoder.norm.weight.fill_(float("nan"))
+    with pytest.raises(DataError, match="step 0 of pretrain: loss nan"):
+        fx.trained(tmp_path, fx.stage(), model=decoder)
+
+
+def test_signals_raise_a_flag_and_handlers_come_back() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with loop.stop_on_signal() as should_stop:
+        assert not should_stop()
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert should_stop()
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_the_log_drops_what_is_done_again(tmp_path: Path) -> None:
+    log = TrainingLog(tmp_path / "log.jsonl")
+    log.rewind("pretrain", 1)
+    for step in (1, 2, 3):
+        log.append({"stage": "pretrain", "step": step})
+    log.append({"stage": "chat", "step": 9})
+    log.rewind("pretrain", 2)
+    assert log.path.read_text().splitlines() == [
+        '{"stage": "pretrain", "step": 1}',
+        '{"stage": "chat", "step": 9}',
+    ]

@@ -1,0 +1,35 @@
+"""`--set` on recipes: typed, and every unknown key is an error."""
+
+import pytest
+
+from headrace.errors import ConfigError
+from headrace.training.recipe import fingerprint, settings, with_sets
+from headrace.training.recipes import sprout
+
+
+def test_values_are_set_and_typed() -> None:
+    changed = with_sets(
+        sprout.default(), ["pretrain.steps=7", "chat.matrix_lr=3e-4", "seed=5", "name=x"]
+    )
+    assert changed.pretrain.steps == 7
+    assert changed.chat.matrix_lr == 3e-4
+    assert (changed.seed, changed.name) == (5, "x")
+    assert settings(changed)["pretrain.steps"] == 7
+    assert fingerprint(changed) != fingerprint(sprout.default())
+    assert fingerprint(changed, "a") != fingerprint(changed, "b")
+
+
+@pytest.mark.parametrize(
+    ("item", "said"),
+    [
+        ("pretrain.step=7", "did you mean pretrain.steps"),
+        ("zzz=1", "unknown recipe key 'zzz'; known:"),
+        ("pretrain.steps=many", "is not a int"),
+        ("pretrain.steps=-1", "out of range"),
+        ("chat.matrix_lr=nan", "out of range"),
+        ("pretrain.steps", "has no '='"),
+    ],
+)
+def test_what_cannot_be_set_is_refused(item: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        with_sets(sprout.default(), [item])
