@@ -100,6 +100,13 @@ class OpenAICompatible:
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UpstreamError(f"{self._base}/models answered no list of models") from error
 
+    async def ready(self) -> bool:
+        """Whether /readyz says so: headrace's and Kubernetes' convention, not OpenAI's."""
+        url = self._base.removesuffix("/v1") + "/readyz"
+        with _mapped(url):
+            async with self._open().get(url) as response:
+                return response.status == 200
+
     def stream(self, request: ChatRequest) -> AsyncIterator[Event]:
         """`Backend.stream` over POST /chat/completions."""
 

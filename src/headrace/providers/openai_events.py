@@ -130,9 +130,12 @@ def _started(chunk: dict[str, Any], choices: list[dict[str, Any]]) -> Started:
 
 def _deltas(choice: dict[str, Any], index: int) -> Iterator[Event]:
     ids = tuple(int(token) for token in choice.get("token_ids") or ())
+    # A server sends an empty text for a token whose text it holds back (half a character): still a
+    # chunk with a token, which whoever measures has to see.
+    unfinished = choice.get("finish_reason") is None
     if "text" in choice:  # /completions
         logprobs = _legacy_logprobs(choice.get("logprobs"), ids)
-        if choice["text"] or ids or logprobs:
+        if choice["text"] or ids or logprobs or unfinished:
             yield TextDelta(text=choice["text"], index=index, token_ids=ids, logprobs=logprobs)
         return
     delta: dict[str, Any] = choice.get("delta") or {}
@@ -145,7 +148,8 @@ def _deltas(choice: dict[str, Any], index: int) -> Iterator[Event]:
         ids, logprobs = (), ()
     calls: list[dict[str, Any]] = delta.get("tool_calls") or []
     content: str = delta.get("content") or delta.get("refusal") or ""
-    if content or ((ids or logprobs) and not calls):
+    held_back = unfinished and delta.get("content") == "" and "role" not in delta
+    if content or ((ids or logprobs or held_back) and not calls):
         pieces.append(TextDelta(text=content, index=index, token_ids=ids, logprobs=logprobs))
         ids, logprobs = (), ()
     for number, call in enumerate(calls):
