@@ -10,7 +10,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,7 +61,9 @@ class Service:
         began = time.monotonic()
         while time.monotonic() - began < timeout_s:
             if self.process.poll() is not None:
-                raise AssertionError(f"serve exited {self.process.returncode}: {self.log.read_text()}")
+                raise AssertionError(
+                    f"serve exited {self.process.returncode}: {self.log.read_text()}"
+                )
             with contextlib.suppress(OSError):
                 if self.get("/readyz")[0] == 200:
                     return time.monotonic() - began
@@ -92,7 +94,7 @@ def free_port() -> int:
 @contextlib.contextmanager
 def running(
     directory: Path, *arguments: str, auth: bool = False, sets: Sequence[str] = ()
-) -> Iterator[Service]:
+) -> Generator[Service]:
     """A ready service; its log and state lie in `directory`."""
     port = free_port()
     log = directory / "serve.log"

@@ -108,7 +108,9 @@ def load(
         if not name.startswith(ENV_PREFIX):
             continue
         if name not in by_env:
-            raise ConfigError(f"environment variable {name} is not a setting{_nearest(name, by_env)}")
+            raise ConfigError(
+                f"environment variable {name} is not a setting{_nearest(name, by_env)}"
+            )
         values[by_env[name]] = (text, name)
     for item in sets:
         key, separator, text = item.partition("=")
@@ -130,9 +132,7 @@ def with_value(settings: Settings, key: str, value: object, *, origin: str) -> S
     part = getattr(settings, section)
     kind = get_type_hints(type(part))[name]
     changed = replace(part, **{name: _coerce(key, value, kind, origin)})
-    return replace(
-        settings, **{section: changed}, origins={**settings.origins, key: origin}
-    )
+    return replace(settings, **{section: changed}, origins={**settings.origins, key: origin})
 
 
 def as_dict(settings: Settings) -> dict[str, object]:
@@ -171,7 +171,9 @@ def _read_toml(path: Path) -> list[tuple[str, object]]:
     flat: list[tuple[str, object]] = []
     for section, table in tree.items():
         if not isinstance(table, dict):
-            raise ConfigError(f"{path}: {section!r} is not in a section; write [server] or [engine]")
+            raise ConfigError(
+                f"{path}: {section!r} is not in a section; write [server] or [engine]"
+            )
         flat += [(f"{section}.{name}", value) for name, value in table.items()]
     return flat
 

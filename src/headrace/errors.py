@@ -1,21 +1,21 @@
-"""Every error headrace raises on purpose, one tree. Code, HTTP status and retryability are the class's.
+"""Every error headrace raises on purpose: one tree, whose classes know code, status and retry.
 
     HeadraceError                     internal_error          500
     ├── UserError                     invalid_request         400   the caller can mend it
-    │   ├── InvalidParameter          invalid_parameter       400   names the field, the value, the limit
-    │   ├── UnsupportedParameter      unsupported_parameter   400   known field or value we do not honour
+    │   ├── InvalidParameter          invalid_parameter       400   names field, value and limit
+    │   ├── UnsupportedParameter      unsupported_parameter   400   known, but not honoured
     │   ├── UnknownParameter          unknown_parameter       400   a field nobody knows
     │   ├── ContextLengthExceeded     context_length_exceeded 400
-    │   ├── TemplateError             template_error          400   a chat template raised, looped or is absent
+    │   ├── TemplateError             template_error          400   a template is absent or raised
     │   ├── Unauthorized              invalid_api_key         401
     │   ├── NotFound                  not_found               404
     │   │   └── ModelNotFound         model_not_found         404
     │   ├── MethodNotAllowed          method_not_allowed      405
     │   └── PayloadTooLarge           payload_too_large       413
     ├── ConfigError                   invalid_config          500   settings; refuses to start
-    ├── CheckpointError               invalid_checkpoint      500   a model directory; refuses to load
-    │   └── UnsupportedModel          unsupported_model       500   a feature of config.json we do not have
-    ├── TokenizerError                invalid_tokenizer       500   a tokenizer file; refuses to load
+    ├── CheckpointError               invalid_checkpoint      500   refuses to load
+    │   └── UnsupportedModel          unsupported_model       500   config.json asks too much
+    ├── TokenizerError                invalid_tokenizer       500   refuses to load
     ├── DataError                     invalid_data            500   a corpus or data set
     ├── MissingExtra                  missing_extra           500   one exact `pip install` line
     └── ServiceError                  service_error           503   not the caller's fault
@@ -23,7 +23,7 @@
         ├── NotReady                  not_ready               503   retryable: starting or draining
         ├── DeadlineExceeded          deadline_exceeded       504
         ├── WorkerDied                worker_died             503   retryable: the engine restarts
-        └── UpstreamError             upstream_error          502   a provider answered nonsense or not at all
+        └── UpstreamError             upstream_error          502   a provider answered nonsense
 
 A message carries the value and the way out: "`max_tokens` 9000 exceeds context 8192 - prompt 400;
 lower it to 7792".

@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeAlias
 
 
 class Role(StrEnum):
-    """Who speaks. `developer` is OpenAI's newer name for `system`; templates decide what it becomes."""
+    """Who speaks. `developer` is OpenAI's newer name for `system`; templates decide on it."""
 
     SYSTEM = "system"
     DEVELOPER = "developer"
@@ -271,7 +271,7 @@ class TokenEvent:
     logprobs: tuple[TokenLogprob, ...] = ()
     """As long as `tokens` where asked for, else empty."""
     prompt_logprobs: tuple[TokenLogprob | None, ...] | None = None
-    """On choice 0's first event where asked for; entry i scores prompt token i, the first is None."""
+    """On choice 0's first event where asked for; entry i scores prompt token i, entry 0 is None."""
     finish: FinishReason | None = None
     stop: str | int | None = None
     """The stop string or id that ended the choice."""

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+
 from service import Service, running
 
 USER = [{"role": "user", "content": "hi"}]
@@ -74,7 +75,9 @@ def test_a_wrong_field_is_named(service: Service, change: dict[str, Any], param:
         b'\xff\xfe{"model"',
         b"[" * 100_000,
         b'{"model": "sprout", "messages": [{"role": "user", "content": "\\ud800"}]}',
-        json.dumps({"model": "sprout", "messages": [{"role": "user", "content": "a"}]}).encode()[:-1],
+        json.dumps({"model": "sprout", "messages": [{"role": "user", "content": "a"}]}).encode()[
+            :-1
+        ],
     ],
 )
 def test_malformed_bodies(service: Service, body: bytes) -> None:
