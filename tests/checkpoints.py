@@ -52,7 +52,7 @@ def make(
     **fields: Any,
 ) -> Path:
     """Write a random checkpoint; `fields` are those of config.json, over `TINY`."""
-    logging.getLogger("transformers").setLevel(logging.ERROR)
+    _hush()
     settings = {**TINY, **_BY_FAMILY[family], **fields}
     config = getattr(transformers, f"{_PREFIX[family]}Config")(**settings)
     model = getattr(transformers, f"{_PREFIX[family]}ForCausalLM")(config)
@@ -67,5 +67,11 @@ def make(
 
 def oracle(directory: Path, **options: Any) -> Any:
     """The checkpoint as transformers loads it, float32, in evaluation mode."""
+    _hush()
     options = {"dtype": torch.float32, **options}
     return transformers.AutoModelForCausalLM.from_pretrained(directory, **options).eval()
+
+
+def _hush() -> None:
+    logging.getLogger("transformers").setLevel(logging.ERROR)
+    transformers.utils.logging.disable_progress_bar()

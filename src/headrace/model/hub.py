@@ -55,6 +55,10 @@ def _fetch(name: str) -> Path:
             f"{name}: no such directory here and no such repository on the hub; check the name, "
             "or `hf auth login` if it is private"
         ) from error
+    except errors.HFValidationError as error:
+        raise CheckpointError(f"{name}: no such directory, and not a hub id either") from error
+    except errors.HfHubHTTPError as error:
+        raise CheckpointError(f"{name}: the hub refused: {error}") from error
     except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, OSError) as error:
         raise CheckpointError(
             f"{name} is not in the local hub cache and the hub cannot be reached; connect once, "
