@@ -67,6 +67,10 @@ class Recipe:
     """One document in so many is never trained on."""
     held_out_rows: int = 64
     evaluate_every_steps: int = 110
+    quoted_max: int = 100_000
+    """At most so many conversations built from documentation."""
+    talk_max: int = 100_000
+    """At most so many hand-written ones."""
     limits_bytes: tuple[tuple[str, int], ...] = ()
     """At most so many bytes of a source."""
 

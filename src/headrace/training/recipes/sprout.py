@@ -163,12 +163,16 @@ def gather(recipe_: Recipe, *, texts: Path | None) -> Corpus:
     one_in = recipe_.held_out_one_in
     held = [d for d in documents if sources.is_held_out(d.id, one_in=one_in)]
     held_ids = {d.id for d in held}
-    quoted = doc_questions.library() + doc_questions.topics(documents)
+    quoted = [
+        *doc_questions.library(),
+        *doc_questions.topics(documents),
+        *doc_questions.peps(documents),
+    ]
     return Corpus(
         train=[d for d in documents if d.id not in held_ids],
         held_out=held,
-        quoted=[*quoted, *doc_questions.peps(documents)],
-        talk=small_talk.conversations(),
+        quoted=quoted[: recipe_.quoted_max],
+        talk=small_talk.conversations()[: recipe_.talk_max],
         manifest=manifest(documents),
     )
 
