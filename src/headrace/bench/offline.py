@@ -26,7 +26,7 @@ class OfflineEngine(Protocol):
     @property
     def vocab_size(self) -> int: ...
 
-    def submit(self, id: str, prompt: Sequence[int], sampling: SamplingParams) -> None:
+    def submit(self, request_id: str, prompt: Sequence[int], sampling: SamplingParams) -> None:
         """Queue a request; `sampling.seed` is set."""
         ...
 
@@ -34,6 +34,7 @@ class OfflineEngine(Protocol):
         """Run one step of the model and tell, by request id, what it made."""
         ...
 
+    @property
     def has_work(self) -> bool: ...
 
 
@@ -174,7 +175,7 @@ def run_batch(
             temperature=0.0, seed=at, max_tokens=length, min_tokens=length, ignore_eos=True
         )
         engine.submit(id, prompts[at], sampling)
-    while engine.has_work():
+    while engine.has_work:
         events = engine.step()
         now = time.perf_counter() - began
         for id, event in events:

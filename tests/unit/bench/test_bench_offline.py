@@ -23,10 +23,10 @@ class FakeEngine:
         self.finish = FinishReason.LENGTH
         self.short = 0
 
-    def submit(self, id: str, prompt: Sequence[int], sampling: SamplingParams) -> None:
+    def submit(self, request_id: str, prompt: Sequence[int], sampling: SamplingParams) -> None:
         assert sampling.seed is not None
         assert sampling.ignore_eos
-        self.left[id] = (sampling.max_tokens or 0) - self.short
+        self.left[request_id] = (sampling.max_tokens or 0) - self.short
         self.prompts.append(tuple(prompt))
 
     def step(self) -> list[tuple[str, TokenEvent]]:
@@ -40,6 +40,7 @@ class FakeEngine:
                 del self.left[id]
         return events
 
+    @property
     def has_work(self) -> bool:
         return bool(self.left)
 
