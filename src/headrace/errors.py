@@ -158,6 +158,8 @@ class ServiceError(HeadraceError):
 
     code = "service_error"
     status = 503
+    usage: object = None
+    """The `types.Usage` of what had been delivered before, where the request had begun."""
 
 
 class Overloaded(ServiceError):

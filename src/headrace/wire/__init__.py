@@ -1,0 +1,1 @@
+"""Sans-I/O codecs: bytes ⇄ types. Nothing here opens a socket or waits."""
