@@ -15,7 +15,7 @@ N/K, H head dim.
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -26,6 +26,10 @@ from headrace.kernels.packed import attend_last
 
 SMALLEST_GATHER_BLOCKS = 8
 """Sequences of up to so many blocks share one gather whatever their lengths."""
+
+GATHER_TOKENS = 8192
+"""Padded tokens of one gather, so that what was gathered is still in the processor's cache when
+it is attended."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,7 +94,11 @@ def plan_paged(
             by_size[(size - 1).bit_length()].append(reach)
         else:
             chunks.append(_chunk(reach, device))
-    decode = [_group(reaches, block_tokens, device) for _, reaches in sorted(by_size.items())]
+    decode = [
+        _group(part, block_tokens, device)
+        for size, reaches in sorted(by_size.items())
+        for part in _parts(reaches, GATHER_TOKENS // (block_tokens << size))
+    ]
     return PagedPlan(decode=decode, chunks=chunks, window=window)
 
 
@@ -171,6 +179,11 @@ def _reach(span: PagedSpan, block_tokens: int, window: int | None) -> _Reach:
         first=earliest - offset,
         last=context - offset,
     )
+
+
+def _parts(reaches: list[_Reach], rows: int) -> Iterator[list[_Reach]]:
+    step = max(1, rows)
+    return (reaches[i : i + step] for i in range(0, len(reaches), step))
 
 
 def _chunk(reach: _Reach, device: torch.device) -> Chunk:

@@ -119,6 +119,16 @@ def test_a_long_neighbour_does_not_pad_short_rows_without_end() -> None:
     assert widths == [(2, 32), (1, 500), (1, 900)]
 
 
+def test_gathers_of_many_long_rows_are_cut() -> None:
+    spans = [
+        PagedSpan(row_start=i, row_end=i + 1, blocks=range(200), context_tokens=800)
+        for i in range(40)
+    ]
+    groups = plan_paged(spans, 4, None, CPU).decode
+    assert [group.slots_RL.numel() // 800 for group in groups] == [8] * 5
+    assert sorted(row for group in groups for row in group.rows_R.tolist()) == list(range(40))
+
+
 @pytest.mark.parametrize(
     ("start", "end", "blocks", "context"), [(0, 0, 1, 1), (0, 3, 1, 2), (0, 1, 1, 5), (0, 1, 0, 1)]
 )
