@@ -81,7 +81,7 @@ def default() -> Recipe:
             decay_fraction=0.4,
         ),
         chat=Stage(
-            steps=220,
+            steps=160,
             rows_per_step=22,
             talk_rows_per_step=18,
             row_tokens=1024,
