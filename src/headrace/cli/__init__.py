@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from headrace import __version__
+from headrace.cli.terminal import show
 from headrace.config import Settings, load
 from headrace.errors import ConfigError, HeadraceError, UserError
 
@@ -202,5 +203,5 @@ def _report(error: Exception, *, debug: bool) -> int:
                 " with what 'headrace --debug ...' prints.",
                 1,
             )
-    sys.stderr.write(f"error: {line}\n")
+    show(sys.stderr, f"error: {line}\n")
     return code

@@ -16,8 +16,10 @@ from typing import Annotated, Any, TypeVar
 import typer
 from rich.console import Console
 
+from headrace.app import Opened
 from headrace.cli import connect, report
 from headrace.cli.generate import sampling_of
+from headrace.cli.terminal import show, visible
 from headrace.errors import HeadraceError, UserError
 from headrace.types import (
     ChatRequest,
@@ -80,7 +82,7 @@ class _Talk:
         self,
         *,
         loop: asyncio.AbstractEventLoop,
-        backend: connect.Opened,
+        backend: Opened,
         model: str,
         system: str | None,
         sampling: SamplingParams,
@@ -168,13 +170,12 @@ class _Talk:
 
     def _show(self, event: Event) -> None:
         if isinstance(event, TextDelta):
-            sys.stdout.write(event.text)
-            sys.stdout.flush()
+            show(sys.stdout, event.text)
         elif isinstance(event, ReasoningDelta) and self._asks:
-            self._remarks.print(event.text, style="dim italic", markup=False, end="")
+            self._remarks.print(visible(event.text), style="dim italic", markup=False, end="")
 
     def _remark(self, text: str, *, style: str = "dim") -> None:
-        self._remarks.print(text, style=style, markup=False)
+        self._remarks.print(visible(text), style=style, markup=False)
 
 
 def _message(role: Role, text: str) -> Message:

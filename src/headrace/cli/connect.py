@@ -6,21 +6,17 @@
 import contextlib
 import http.client
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
-from typing import Protocol
 
 from headrace import app
 from headrace.cli import report
 from headrace.config import Settings, client_api_key, with_value
 from headrace.errors import UserError
 from headrace.types import (
-    ChatRequest,
-    CompletionRequest,
     Event,
     Finished,
     FinishReason,
-    ModelCard,
     ReasoningDelta,
     Started,
     TextDelta,
@@ -31,17 +27,6 @@ from headrace.types import (
 LOCAL_SERVER = ("127.0.0.1", 8080)
 """Asked first where neither a model nor a URL is given."""
 _PROBE_S = 0.5
-
-
-class Opened(Protocol):
-    """What `app.open_backend` yields: a chat and a completion backend, and whose they are."""
-
-    @property
-    def card(self) -> ModelCard: ...
-
-    def stream(self, request: ChatRequest) -> AsyncIterator[Event]: ...
-
-    def complete(self, request: CompletionRequest) -> AsyncIterator[Event]: ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -114,7 +99,7 @@ def text_of(typed: str | bytes) -> str:
 
 
 @contextlib.asynccontextmanager
-async def connected(source: Source) -> AsyncGenerator[Opened]:
+async def connected(source: Source) -> AsyncGenerator[app.Opened]:
     """The backend, ready; while it starts, stderr says so."""
     async with contextlib.AsyncExitStack() as stack:
         with report.progress(f"opening {source.label}"):

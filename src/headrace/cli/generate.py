@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from headrace.cli import connect, report
+from headrace.cli.terminal import show
 from headrace.errors import UserError
 from headrace.types import (
     ChatRequest,
@@ -106,11 +107,9 @@ async def _answer(
             if quiet:
                 continue
             if isinstance(event, TextDelta):
-                sys.stdout.write(event.text)
-                sys.stdout.flush()
+                show(sys.stdout, event.text)
             elif isinstance(event, ReasoningDelta):
-                sys.stderr.write(event.text)
-                sys.stderr.flush()
+                show(sys.stderr, event.text)
         return tally
 
 

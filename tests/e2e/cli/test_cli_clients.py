@@ -47,6 +47,8 @@ class Scripted:
                 for number in range(2000):
                     yield TextDelta(text=f"word{number} ")
                     await asyncio.sleep(0.01)
+            if said == "escape":
+                text = chr(27) + "]0;owned" + chr(7) + chr(0x9b) + "2J"
             for letter in text:
                 yield TextDelta(text=letter)
         except BaseException as error:
@@ -83,6 +85,11 @@ def test_generate_streams_the_answer_to_stdout(tmp_path: Path) -> None:
     done = run(tmp_path, "generate", "hello", "--system", "be kind")
     assert (done.returncode, done.stdout) == (0, "[system:be kind/user:hello] Grüße\n")
     assert done.stderr == "<backend closed>"
+
+
+def test_a_pipe_gets_every_character(tmp_path: Path) -> None:
+    done = run(tmp_path, "generate", "escape")
+    assert done.stdout == "\x1b]0;owned\x07\x9b2J\n"
 
 
 def test_generate_raw_from_stdin(tmp_path: Path) -> None:
@@ -210,6 +217,8 @@ def test_chat_in_a_terminal_stops_goes_on_and_leaves(tmp_path: Path) -> None:
         screen.type("and now\n")
         screen.see(r"\[user:forever/assistant:word0 .*user:and now\] Grüße")
         screen.see(r"TTFT \d+ ms")
+        screen.type("escape\n")
+        screen.see("␛]0;owned␇\ufffd2J")
         screen.type("refuse\n")
         screen.see("error: the queue is full; try again")
         screen.type("/help\n")
