@@ -11,7 +11,8 @@
     │   ├── NotFound                  not_found               404
     │   │   └── ModelNotFound         model_not_found         404
     │   ├── MethodNotAllowed          method_not_allowed      405
-    │   └── PayloadTooLarge           payload_too_large       413
+    │   ├── PayloadTooLarge           payload_too_large       413
+    │   └── RequestTimeout            request_timeout         408   the body did not come in time
     ├── ConfigError                   invalid_config          500   settings; refuses to start
     ├── CheckpointError               invalid_checkpoint      500   refuses to load
     │   └── UnsupportedModel          unsupported_model       500   config.json asks too much
@@ -115,6 +116,14 @@ class PayloadTooLarge(UserError):
 
     code = "payload_too_large"
     status = 413
+
+
+class RequestTimeout(UserError):
+    """A request body that did not arrive in time."""
+
+    code = "request_timeout"
+    status = 408
+    retryable = True
 
 
 class ConfigError(HeadraceError):

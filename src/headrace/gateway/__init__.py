@@ -1,0 +1,1 @@
+"""HTTP: identity, codecs and accounting around backends. Plain ASGI, no framework."""

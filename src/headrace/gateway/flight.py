@@ -1,0 +1,139 @@
+"""One data request on its way: events and the outcome → one `UsageRecord`.
+
+Invariant: `land` is called once, whatever happened, and the usage is the backend's own where it
+said one. Of a request that was cut short it is what had been delivered by then.
+"""
+
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+from headrace.errors import HeadraceError
+from headrace.gateway.http import closing
+from headrace.observe.metrics import Metrics
+from headrace.observe.usage import UsageRecord, UsageSink
+from headrace.types import (
+    Event,
+    Finished,
+    FinishReason,
+    ReasoningDelta,
+    Started,
+    TextDelta,
+    ToolCallDelta,
+    Usage,
+)
+
+CLIENT_LEFT = 499
+"""nginx's status for a client that closed the connection; only in records."""
+
+
+@dataclass(slots=True)
+class _Tally:
+    """Of one prompt."""
+
+    prompt_tokens: int = 0
+    delivered: int = 0
+    usage: Usage | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class Flight:
+    """Mutable on purpose: it is the one place where a request's facts gather."""
+
+    id: str
+    route: str
+    metrics: Metrics
+    sinks: tuple[UsageSink, ...] = ()
+    key_id: str = ""
+    model: str = ""
+    end_user: str = ""
+    streamed: bool = False
+    finish: str = ""
+    status: int = 0
+    _began: float = field(default_factory=time.monotonic)
+    _began_unix: float = field(default_factory=time.time)
+    _admitted: float | None = None
+    _first: float | None = None
+    _tallies: dict[int, _Tally] = field(default_factory=dict[int, _Tally])
+    _last: dict[tuple[int, int], float] = field(default_factory=dict[tuple[int, int], float])
+
+    async def watch(self, prompt: int, events: AsyncIterator[Event]) -> AsyncIterator[Event]:
+        """The same events, each noted on its way."""
+        async with closing(events):
+            async for event in events:
+                self._note(prompt, event)
+                yield event
+
+    def failed(self, error: HeadraceError) -> None:
+        """The request ends with this error."""
+        self.finish = error.code
+        self.status = error.status
+        known = getattr(error, "usage", None)
+        # A worker that died tells what a client had got; of several prompts it is unclear whose.
+        if isinstance(known, Usage) and len(self._tallies) == 1:
+            tally = next(iter(self._tallies.values()))
+            tally.usage = tally.usage or known
+
+    def left(self) -> None:
+        """The client closed the connection."""
+        self.finish = FinishReason.ABORT.value
+        self.status = CLIENT_LEFT
+
+    def land(self) -> UsageRecord:
+        """Make the record and give it to everybody who books it."""
+        record = UsageRecord(
+            id=self.id,
+            route=self.route,
+            status=self.status or 500,
+            finish=self.finish or "none",
+            key_id=self.key_id,
+            model=self.model,
+            end_user=self.end_user,
+            streamed=self.streamed,
+            usage=self._usage(),
+            started_s=self._began_unix,
+            duration_s=time.monotonic() - self._began,
+            admission_s=self._admitted,
+            first_token_s=self._first,
+        )
+        for sink in (self.metrics, *self.sinks):
+            sink.record(record)
+        return record
+
+    def _note(self, prompt: int, event: Event) -> None:
+        now = time.monotonic()
+        tally = self._tallies.setdefault(prompt, _Tally())
+        match event:
+            case Started():
+                tally.prompt_tokens = event.prompt_tokens
+                if self._admitted is None:
+                    self._admitted = now - self._began
+            case TextDelta() | ReasoningDelta() | ToolCallDelta():
+                tally.delivered += len(event.token_ids)
+                if self._first is None:
+                    self._first = now - self._began
+                before = self._last.get((prompt, event.index))
+                if before is not None:
+                    self.metrics.gap(self.route, self.model, now - before)
+                self._last[prompt, event.index] = now
+            case Finished():
+                tally.usage = event.usage or tally.usage
+                self.finish = event.reason.value
+            case _:
+                pass
+
+    def _usage(self) -> Usage:
+        usages = [
+            tally.usage
+            or Usage(prompt_tokens=tally.prompt_tokens, completion_tokens=tally.delivered)
+            for tally in self._tallies.values()
+        ]
+        return Usage(
+            prompt_tokens=sum(usage.prompt_tokens for usage in usages),
+            cached_tokens=sum(usage.cached_tokens for usage in usages),
+            completion_tokens=sum(usage.completion_tokens for usage in usages),
+            reasoning_tokens=sum(usage.reasoning_tokens for usage in usages),
+            drafted_tokens=sum(usage.drafted_tokens for usage in usages),
+            rejected_tokens=sum(usage.rejected_tokens for usage in usages),
+            recomputed_tokens=sum(usage.recomputed_tokens for usage in usages),
+        )

@@ -1,0 +1,206 @@
+"""One HTTP exchange over ASGI: head and body in, an answer out, and whether the client left.
+
+Invariants: a body is never held past its limit or awaited past its time; at most one answer is
+started; every answer has `x-request-id`. Source: the ASGI specification, HTTP version 2.3.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    MutableMapping,
+)
+from typing import Any, TypeAlias, TypeVar
+
+from headrace.errors import PayloadTooLarge, RequestTimeout, UserError
+
+Scope: TypeAlias = MutableMapping[str, Any]
+Message: TypeAlias = MutableMapping[str, Any]
+Receive: TypeAlias = Callable[[], Awaitable[Message]]
+Send: TypeAlias = Callable[[Message], Awaitable[None]]
+ASGIApp: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
+Header: TypeAlias = tuple[bytes, bytes]
+
+T = TypeVar("T")
+_SSE_HEADERS: tuple[Header, ...] = (
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),  # or nginx holds tokens back until its buffer is full
+)
+_UNREAD_OK_BYTES = 64 << 10
+
+
+class ClientLeft(Exception):
+    """The client closed the connection, or reads no more; nobody waits for an answer."""
+
+
+class Exchange:
+    """A request and the answer to it."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, *, request_id: str) -> None:
+        self._receive = receive
+        self._send = send
+        self._body_read = False
+        self.scope = scope
+        self.request_id = request_id
+        self.method: str = scope["method"]
+        self.path: str = scope["path"]
+        self.status = 0
+        """Of the answer, once it was started."""
+
+    def header(self, name: bytes) -> str | None:
+        """A request header; the first where it comes twice."""
+        for found, value in self.scope["headers"]:
+            if found == name:
+                return value.decode("latin-1")
+        return None
+
+    async def body(self, *, max_bytes: int, timeout_s: float) -> bytes:
+        """The whole body.
+
+        Raises:
+            PayloadTooLarge: It is, or says that it will be, over the limit.
+            RequestTimeout: It did not come in time.
+            ClientLeft: The client closed the connection in the middle of it.
+        """
+        declared = self._declared_bytes()
+        if declared is not None and declared > max_bytes:
+            raise _too_large(max_bytes)
+        chunks: list[bytes] = []
+        size = 0
+        try:
+            async with asyncio.timeout(timeout_s):
+                while True:
+                    message = await self._receive()
+                    if message["type"] == "http.disconnect":
+                        raise ClientLeft
+                    chunk: bytes = message.get("body", b"")
+                    size += len(chunk)
+                    if size > max_bytes:
+                        raise _too_large(max_bytes)
+                    chunks.append(chunk)
+                    if not message.get("more_body", False):
+                        break
+        except TimeoutError:
+            raise RequestTimeout(
+                f"the body did not come within {timeout_s:g} s; {size} bytes had arrived"
+            ) from None
+        self._body_read = True
+        return b"".join(chunks)
+
+    @contextlib.asynccontextmanager
+    async def watched(self) -> AsyncGenerator["asyncio.Task[None]"]:
+        """A task that ends when the client leaves; only after the body was read."""
+
+        async def left() -> None:
+            while (await self._receive())["type"] != "http.disconnect":
+                pass
+
+        task = asyncio.create_task(left())
+        try:
+            yield task
+        finally:
+            await stop(task)
+
+    async def answer(
+        self,
+        status: int,
+        body: bytes,
+        *,
+        content_type: str = "application/json",
+        headers: tuple[Header, ...] = (),
+    ) -> None:
+        """Send a whole answer."""
+        length = str(len(body)).encode()
+        own: tuple[Header, ...] = (
+            (b"content-type", content_type.encode()),
+            (b"content-length", length),
+        )
+        await self._start(status, (*own, *headers))
+        await self._send({"type": "http.response.body", "body": body})
+
+    async def start_stream(self) -> None:
+        """Begin an event stream; `write` and `end` follow."""
+        await self._start(200, _SSE_HEADERS)
+
+    async def write(self, data: bytes, *, timeout_s: float) -> None:
+        """Send some of a stream.
+
+        Raises: ClientLeft where the client takes nothing for `timeout_s`.
+        """
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._send({"type": "http.response.body", "body": data, "more_body": True})
+        except TimeoutError:
+            raise ClientLeft from None
+
+    async def end(self) -> None:
+        """End a stream."""
+        await self._send({"type": "http.response.body", "body": b""})
+
+    async def _start(self, status: int, headers: tuple[Header, ...]) -> None:
+        self.status = status
+        own: list[Header] = [(b"x-request-id", self.request_id.encode())]
+        if not self._body_read and self._much_unread():
+            # Or the server would go on reading what nobody wants, to keep the connection.
+            own.append((b"connection", b"close"))
+        await self._send(
+            {"type": "http.response.start", "status": status, "headers": [*headers, *own]}
+        )
+
+    def _much_unread(self) -> bool:
+        declared = self.header(b"content-length") or "0"
+        if self.header(b"transfer-encoding") is not None or not declared.isdigit():
+            return True
+        return int(declared) > _UNREAD_OK_BYTES
+
+    def _declared_bytes(self) -> int | None:
+        declared = self.header(b"content-length")
+        if declared is None:
+            return None
+        if not (declared.isascii() and declared.isdigit() and len(declared) < 20):
+            raise UserError("the Content-Length header is not a number")
+        return int(declared)
+
+
+async def unless_left(work: Coroutine[Any, Any, T], left: "asyncio.Task[None]") -> T:
+    """The result of `work`, which is cancelled at once where the client leaves.
+
+    Raises: ClientLeft.
+    """
+    task = asyncio.create_task(work)
+    try:
+        await asyncio.wait({task, left}, return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            return task.result()
+        raise ClientLeft
+    finally:
+        await stop(task)
+
+
+async def stop(*tasks: "asyncio.Task[Any]") -> None:
+    """Cancel tasks and wait for them to have cleaned up."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@contextlib.asynccontextmanager
+async def closing(items: AsyncIterator[T]) -> AsyncGenerator[AsyncIterator[T]]:
+    """Close a generator on the way out, so that it frees what it held now and not some day."""
+    try:
+        yield items
+    finally:
+        close = getattr(items, "aclose", None)
+        if close is not None:
+            await close()
+
+
+def _too_large(max_bytes: int) -> PayloadTooLarge:
+    return PayloadTooLarge(
+        f"the body is larger than {max_bytes} bytes; send less, or raise server.max_body_bytes"
+    )

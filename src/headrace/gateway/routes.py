@@ -1,0 +1,289 @@
+"""The routes: an exchange → a decoded call → a backend's events → an encoded answer.
+
+Each takes the exchange and the flight that accounts for it; errors go up to `asgi`, which answers
+them.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import Any, TypeAlias
+
+import msgspec
+
+from headrace.errors import ModelNotFound, NotReady
+from headrace.gateway.flight import Flight
+from headrace.gateway.http import Exchange, unless_left
+from headrace.gateway.services import Served, Services
+from headrace.gateway.streams import merge, send_stream, whole
+from headrace.observe.metrics import CONTENT_TYPE
+from headrace.tokens import Rendered, Span
+from headrace.types import Caller, ChatRequest, Event
+from headrace.wire import openai_chat, openai_completions, token_calls
+from headrace.wire.openai_answers import AnswerInfo
+
+Route: TypeAlias = Callable[[Services, Exchange, Flight, Caller], Awaitable[None]]
+OpenRoute: TypeAlias = Callable[[Services, Exchange], Awaitable[None]]
+
+_STATS_TIMEOUT_S = 2.0
+
+
+async def chat(services: Services, exchange: Exchange, flight: Flight, caller: Caller) -> None:
+    """POST /v1/chat/completions."""
+    call = openai_chat.decode(await _body(services, exchange))
+    served = find(services, call.request.model)
+    _name(flight, served, streamed=call.stream, end_user=call.end_user)
+    request = replace(call.request, caller=caller, trace=exchange.request_id)
+    info = AnswerInfo(
+        id=f"chatcmpl-{exchange.request_id}",
+        model=served.card.name,
+        include_usage=call.include_usage,
+        return_token_ids=call.return_token_ids,
+        logprobs=request.sampling.logprobs is not None,
+    )
+    events = flight.watch(0, served.chat.stream(request))
+    async with exchange.watched() as left:
+        if not call.stream:
+            [collected] = await unless_left(whole([events]), left)
+            await exchange.answer(200, openai_chat.encode(info, collected))
+            return
+        encoder = openai_chat.ChunkEncoder(info)
+
+        def push(_: int, event: Event) -> bytes:
+            return encoder.push(event)
+
+        await send_stream(
+            exchange,
+            flight,
+            merge([events]),
+            push=push,
+            end=encoder.end,
+            left=left,
+            limits=services.limits,
+        )
+
+
+async def completions(
+    services: Services, exchange: Exchange, flight: Flight, caller: Caller
+) -> None:
+    """POST /v1/completions."""
+    call = openai_completions.decode(await _body(services, exchange))
+    served = find(services, call.requests[0].model)
+    _name(flight, served, streamed=call.stream, end_user=call.end_user)
+    first = call.requests[0]
+    info = AnswerInfo(
+        id=f"cmpl-{exchange.request_id}",
+        model=served.card.name,
+        include_usage=call.include_usage,
+        return_token_ids=call.return_token_ids,
+        logprobs=first.sampling.logprobs is not None,
+    )
+    many = len(call.requests) > 1
+    requests = [
+        replace(
+            item,
+            caller=caller,
+            trace=f"{exchange.request_id}-{at}" if many else exchange.request_id,
+        )
+        for at, item in enumerate(call.requests)
+    ]
+    unscored: list[str | None] = [None] * len(requests)
+    if first.echo and info.logprobs:
+        unscored = [
+            _first_token(served, item.prompt, add_special=item.add_special_tokens)
+            for item in requests
+        ]
+    streams = [
+        flight.watch(at, served.completions.complete(item)) for at, item in enumerate(requests)
+    ]
+    async with exchange.watched() as left:
+        if not call.stream:
+            collected = await unless_left(whole(streams), left)
+            body = openai_completions.encode(info, collected, unscored=unscored)
+            await exchange.answer(200, body)
+            return
+        encoder = openai_completions.ChunkEncoder(
+            info, choices_per_prompt=first.sampling.n, unscored=unscored
+        )
+        await send_stream(
+            exchange,
+            flight,
+            merge(streams),
+            push=encoder.push,
+            end=encoder.end,
+            left=left,
+            limits=services.limits,
+        )
+
+
+async def tokenize(services: Services, exchange: Exchange, flight: Flight, caller: Caller) -> None:
+    """POST /tokenize."""
+    call = token_calls.decode_tokenize(await _body(services, exchange))
+    served = find(services, call.model)
+    _name(flight, served)
+
+    def work() -> bytes:
+        if isinstance(call.content, str):
+            ids = served.codec.tokenize(call.content, add_special=call.add_special)
+        else:
+            ids = served.codec.render(replace(call.content, caller=caller)).ids
+        texts = served.codec.token_texts(ids) if call.return_texts else None
+        context_tokens = served.card.context_tokens
+        return token_calls.encode_tokenize(ids, context_tokens=context_tokens, texts=texts)
+
+    await _answer_from_thread(exchange, work)
+
+
+async def detokenize(
+    services: Services, exchange: Exchange, flight: Flight, caller: Caller
+) -> None:
+    """POST /detokenize."""
+    call = token_calls.decode_detokenize(await _body(services, exchange))
+    served = find(services, call.model)
+    _name(flight, served)
+
+    def work() -> bytes:
+        return token_calls.encode_detokenize(served.codec.detokenize(call.tokens))
+
+    await _answer_from_thread(exchange, work)
+
+
+async def render(services: Services, exchange: Exchange, flight: Flight, caller: Caller) -> None:
+    """POST /render: the exact prompt of a chat request, and whose each token is."""
+    request: ChatRequest = openai_chat.decode_render(await _body(services, exchange))
+    served = find(services, request.model)
+    _name(flight, served)
+    asked = replace(request, caller=caller)
+
+    def work() -> bytes:
+        return encode_rendered(served.codec.render(asked), context=served.card.context_tokens)
+
+    await _answer_from_thread(exchange, work)
+
+
+async def models(services: Services, exchange: Exchange, flight: Flight, caller: Caller) -> None:
+    """GET /v1/models."""
+    cards = [served.card for served in services.models.values()]
+    await exchange.answer(200, token_calls.encode_models(cards))
+
+
+async def model(services: Services, exchange: Exchange, flight: Flight, caller: Caller) -> None:
+    """GET /v1/models/{id}; an id may have slashes."""
+    served = find(services, exchange.path.removeprefix("/v1/models/"))
+    await exchange.answer(200, token_calls.encode_model(served.card))
+
+
+async def metrics(services: Services, exchange: Exchange, flight: Flight, caller: Caller) -> None:
+    """GET /metrics."""
+    try:
+        async with asyncio.timeout(_STATS_TIMEOUT_S):
+            engine = await services.engine_stats()
+    except (TimeoutError, NotReady):
+        engine = None  # the gateway's own metrics are still worth having
+    await exchange.answer(200, services.metrics.render(engine), content_type=CONTENT_TYPE)
+
+
+async def livez(services: Services, exchange: Exchange) -> None:
+    """GET /livez: the process answers."""
+    await exchange.answer(200, b'{"status":"ok"}')
+
+
+async def readyz(services: Services, exchange: Exchange) -> None:
+    """GET /readyz: it takes requests now."""
+    health = services.health()
+    await _health(exchange, good=health.ready, reason=health.reason or "not ready")
+
+
+async def startupz(services: Services, exchange: Exchange) -> None:
+    """GET /startupz: it has started once."""
+    health = services.health()
+    await _health(exchange, good=health.started, reason=health.reason or "starting")
+
+
+DATA: Mapping[str, tuple[str, Route]] = {
+    "/v1/chat/completions": ("POST", chat),
+    "/v1/completions": ("POST", completions),
+    "/v1/models": ("GET", models),
+    "/v1/models/": ("GET", model),
+    "/tokenize": ("POST", tokenize),
+    "/detokenize": ("POST", detokenize),
+    "/render": ("POST", render),
+    "/metrics": ("GET", metrics),
+}
+"""Path (or, with a slash at its end, prefix) -> method and route; these need a key."""
+
+OPEN: Mapping[str, OpenRoute] = {"/livez": livez, "/readyz": readyz, "/startupz": startupz}
+"""For probes: GET, no key, nothing but health."""
+
+
+def find(services: Services, name: str) -> Served:
+    """The model of that name.
+
+    Raises: ModelNotFound, which lists those there are.
+    """
+    served = services.models.get(name)
+    if served is None:
+        known = ", ".join(services.models) or "none"
+        shown = name if len(name) <= 80 else name[:80] + "…"
+        raise ModelNotFound(
+            f"the model {shown!r} is not served here; there is: {known}", param="model"
+        )
+    return served
+
+
+def encode_rendered(rendered: Rendered, *, context: int) -> bytes:
+    """The answer of POST /render."""
+    return msgspec.json.encode(
+        {
+            "token_ids": rendered.ids,
+            "count": len(rendered.ids),
+            "max_model_len": context,
+            "text": rendered.text,
+            "spans": [_span(span) for span in rendered.spans],
+        }
+    )
+
+
+def _span(span: Span) -> dict[str, Any]:
+    body = asdict(span)
+    if span.label is not None:
+        body["label"] = {
+            "integrity": span.label.integrity,
+            "readers": None if span.label.readers is None else sorted(span.label.readers),
+            "origins": sorted(span.label.origins),
+        }
+    return body
+
+
+def _name(flight: Flight, served: Served, *, streamed: bool = False, end_user: str = "") -> None:
+    flight.model = served.card.name
+    flight.streamed = streamed
+    flight.end_user = end_user
+
+
+def _first_token(served: Served, prompt: str | Sequence[int], *, add_special: bool) -> str:
+    """Text of a prompt's first token: nothing scores it, so no event carries it."""
+    ids = (
+        served.codec.tokenize(prompt, add_special=add_special)
+        if isinstance(prompt, str)
+        else prompt
+    )
+    return served.codec.detokenize(ids[:1])
+
+
+async def _body(services: Services, exchange: Exchange) -> bytes:
+    limits = services.limits
+    return await exchange.body(max_bytes=limits.max_body_bytes, timeout_s=limits.body_s)
+
+
+async def _answer_from_thread(exchange: Exchange, work: Callable[[], bytes]) -> None:
+    # Tokenizers release the interpreter's lock, and megabytes must not stall other streams.
+    await exchange.answer(200, await asyncio.to_thread(work))
+
+
+async def _health(exchange: Exchange, *, good: bool, reason: str) -> None:
+    if good:
+        await exchange.answer(200, b'{"status":"ok"}')
+        return
+    body = msgspec.json.encode({"status": "unavailable", "reason": reason})
+    await exchange.answer(503, body, headers=((b"retry-after", b"1"),))

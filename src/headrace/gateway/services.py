@@ -1,0 +1,73 @@
+"""What the gateway is built from: models, keys, health, metrics, limits, other applications."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+
+from headrace.gateway.codec import TextCodec
+from headrace.gateway.http import ASGIApp
+from headrace.gateway.keys import KeyRing
+from headrace.observe.metrics import EngineStats, Metrics
+from headrace.observe.usage import UsageSink
+from headrace.types import Backend, CompletionBackend, ModelCard
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Served:
+    """One model under one name."""
+
+    card: ModelCard
+    chat: Backend
+    completions: CompletionBackend
+    codec: TextCodec
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Health:
+    """Started: the process is past its start-up. Ready: it takes requests now."""
+
+    started: bool = True
+    ready: bool = True
+    reason: str = ""
+    """Why not ready."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Limits:
+    """What a client may make the gateway hold, and for how long."""
+
+    max_body_bytes: int = 32 << 20
+    body_s: float = 60.0
+    """The whole body must have come by then."""
+    send_s: float = 60.0
+    """A client that reads nothing for so long has left."""
+    max_unsent_bytes: int = 256 << 10
+    """Of one stream, encoded and not yet sent; past it the backend waits."""
+
+
+def always_ready() -> Health:
+    """The health of a service that needs no start-up."""
+    return Health()
+
+
+async def no_engine() -> EngineStats | None:
+    """The stats of a service without an engine of its own."""
+    return None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Services:
+    """Everything that a request may meet."""
+
+    models: Mapping[str, Served]
+    keys: KeyRing | None = None
+    """None = no key is asked for; only where the service listens on loopback."""
+    health: Callable[[], Health] = always_ready
+    metrics: Metrics = field(default_factory=Metrics)
+    engine_stats: Callable[[], Awaitable[EngineStats | None]] = no_engine
+    """Asked at each view of /metrics."""
+    sinks: tuple[UsageSink, ...] = ()
+    """Get every usage record, beside the metrics."""
+    limits: Limits = Limits()
+    extra: Mapping[str, ASGIApp] = field(default_factory=dict[str, ASGIApp])
+    """Path -> application for it and, where it ends in a slash, for all below it; `/` is only
+    itself. No key is asked for here."""

@@ -1,0 +1,78 @@
+"""Usage records and the library's own messages → one line each on standard error.
+
+Two forms: plain `key=value` for people, JSON for machines. No prompt, no completion and no key is
+ever in a line.
+"""
+
+import json
+import logging
+from dataclasses import asdict
+from typing import Any
+
+from headrace.observe.usage import UsageRecord
+
+LOGGER = "headrace"
+_REQUESTS = logging.getLogger(f"{LOGGER}.request")
+
+
+class RequestLog:
+    """A `UsageSink` that logs one line a request."""
+
+    def record(self, record: UsageRecord) -> None:
+        """Log it: at WARNING where the server failed, else at INFO."""
+        level = logging.WARNING if record.status >= 500 else logging.INFO
+        _REQUESTS.log(level, "request", extra={"fields": request_fields(record)})
+
+
+def request_fields(record: UsageRecord) -> dict[str, Any]:
+    """What a line says: the record without empty values, counts flattened, times rounded."""
+    fields = asdict(record)
+    usage: dict[str, int] = fields.pop("usage")
+    fields |= usage
+    rounded = {
+        name: round(value, 6) if isinstance(value, float) else value
+        for name, value in fields.items()
+    }
+    return {name: value for name, value in rounded.items() if value not in (None, "", 0)}
+
+
+class LineFormatter(logging.Formatter):
+    """One line a record, plain or JSON."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
+        self._as_json = as_json
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line; a traceback follows in the plain form and is a field in the JSON form."""
+        fields: dict[str, Any] = getattr(record, "fields", {})
+        if not self._as_json:
+            line = super().format(record)
+            said = " ".join(f"{name}={_plain(value)}" for name, value in fields.items())
+            return f"{line} {said}" if said else line
+        body: dict[str, Any] = {
+            "time": self.formatTime(record),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+            **fields,
+        }
+        if record.exc_info:
+            body["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(body, ensure_ascii=False, default=str)
+
+
+def configure(*, as_json: bool = False, level: int = logging.INFO) -> None:
+    """Send headrace's messages to standard error; a second call replaces the first."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(LineFormatter(as_json=as_json))
+    logger = logging.getLogger(LOGGER)
+    logger.handlers[:] = [handler]
+    logger.setLevel(level)
+    logger.propagate = False
+
+
+def _plain(value: object) -> str:
+    text = str(value)
+    # A caller's own text (its end user's id) must not be able to forge a line or a field.
+    return text if text.isprintable() and " " not in text and "=" not in text else json.dumps(text)

@@ -1,0 +1,44 @@
+"""One request that ended → one record: who, what, how many tokens, how long, how it ended.
+
+Invariant: exactly one record a request that reached a data route, whatever became of it; metrics,
+log lines and, later, the ledger are made from it and from nothing else, so they agree.
+"""
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from headrace.types import Usage
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class UsageRecord:
+    """Times are seconds; None where the moment never came."""
+
+    id: str
+    route: str
+    status: int
+    """HTTP status; 499 where the client left first."""
+    finish: str
+    """A finish reason, `abort`, or the error's code."""
+    key_id: str = ""
+    model: str = ""
+    """A served model's name; empty where the request named none."""
+    end_user: str = ""
+    streamed: bool = False
+    usage: Usage = field(default_factory=Usage)
+    """As the backend reported it; of a request cut short, what had been delivered."""
+    started_s: float = 0.0
+    """Unix time of arrival."""
+    duration_s: float = 0.0
+    admission_s: float | None = None
+    """Arrival to the backend's `Started`: reading, rendering and waiting for a place."""
+    first_token_s: float | None = None
+    """Arrival to the first delta."""
+
+
+class UsageSink(Protocol):
+    """Whatever keeps the records."""
+
+    def record(self, record: UsageRecord) -> None:
+        """Take one; must neither block nor raise."""
+        ...
