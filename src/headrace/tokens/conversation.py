@@ -101,7 +101,9 @@ def _dicts(
                     "content": _content([_text(part.text, origin, where)], source),
                     "tool_call_id": _text(part.call_id, origin, where),
                 }
-                results.append(made | ({"name": _text(name, origin, where)} if name else {}))
+                if name:
+                    made["name"] = _text(name, origin, where)
+                results.append(_with_own_keys(made))
             case ImagePart() | AudioPart():
                 raise UnsupportedParameter(
                     f"`{where}` is {part.media_type}; this model reads text only", param=where
@@ -117,7 +119,7 @@ def _dicts(
         made["reasoning_content"] = concat(reasoning)
     if calls:
         made["tool_calls"] = calls
-    return [*results, made]
+    return [*results, _with_own_keys(made)]
 
 
 def _role(role: Role, source: str) -> Traced:
@@ -129,7 +131,7 @@ def _role(role: Role, source: str) -> Traced:
 def _content(texts: list[Traced], source: str) -> Traced | list[Dict]:
     if not wants_parts(source):
         return concat(texts)
-    return [{"type": traced("text", LITERAL), "text": text} for text in texts]
+    return [_with_own_keys({"type": traced("text", LITERAL), "text": text}) for text in texts]
 
 
 def _call(conversation: Conversation, part: ToolCallPart, origin: Origin, where: str) -> Dict:
@@ -140,12 +142,14 @@ def _call(conversation: Conversation, part: ToolCallPart, origin: Origin, where:
     arguments: Any = _text(part.arguments, origin, where)
     if isinstance(parsed, dict):
         arguments = _deep(conversation, parsed, origin, where)
-    function: Dict = {"name": _text(part.name, origin, where), "arguments": arguments}
-    call: Dict = {
-        "id": _text(part.id, origin, where),
-        "type": traced("function", LITERAL),
-        "function": function,
-    }
+    function = _with_own_keys({"name": _text(part.name, origin, where), "arguments": arguments})
+    call = _with_own_keys(
+        {
+            "id": _text(part.id, origin, where),
+            "type": traced("function", LITERAL),
+            "function": function,
+        }
+    )
     conversation.containers[id(function)] = conversation.containers[id(call)] = origin
     return call
 
@@ -157,6 +161,11 @@ def _tool(conversation: Conversation, tool: ToolSpec, origin: Origin) -> Dict:
     function["parameters"] = dict(tool.parameters)
     spec: Dict = {"type": "function", "function": function}
     return _deep(conversation, spec, origin, f"tools[{tool.name}]")
+
+
+def _with_own_keys(made: Dict) -> Dict:
+    """The dict with keys that print as headrace's own words (`message | tojson`)."""
+    return {traced(key, LITERAL): value for key, value in made.items()}
 
 
 def _deep(conversation: Conversation, value: Any, origin: Origin, where: str) -> Any:

@@ -83,6 +83,21 @@ def added_token(number: int, content: str, *, special: bool = True) -> Json:
     }
 
 
+def begins_with(bos: str | None, number: int) -> Json | None:
+    """A post-processor that puts `bos` before a text, for whoever else reads the file."""
+    if bos is None:
+        return None
+    token: Json = {"SpecialToken": {"id": bos, "type_id": 0}}
+    text: Json = {"Sequence": {"id": "A", "type_id": 0}}
+    second: Json = {"Sequence": {"id": "B", "type_id": 1}}
+    return {
+        "type": "TemplateProcessing",
+        "single": [token, text],
+        "pair": [token, text, second],
+        "special_tokens": {bos: {"id": bos, "ids": [number], "tokens": [bos]}},
+    }
+
+
 def named_tokens(config: Mapping[str, Any]) -> Iterable[str]:
     """The special tokens that a tokenizer_config.json names by role, in any of its three places."""
     for key, value in config.items():

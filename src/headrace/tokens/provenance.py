@@ -8,6 +8,7 @@ known; an operation that cannot tell yields `UNKNOWN`, and a plain `str` is unkn
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from operator import index
 from typing import Any, NamedTuple, SupportsIndex, TypeAlias
 
 from headrace.errors import TemplateError
@@ -161,7 +162,7 @@ class Traced(str):
         return concat((other, self))
 
     def __mul__(self, count: SupportsIndex, /) -> "Traced":
-        times = max(0, count.__index__())
+        times = max(0, index(count))
         limit_size(len(self) * times)
         return concat([self] * times)
 
@@ -178,7 +179,7 @@ class Traced(str):
             if step == 1:
                 return self._cut(start, max(start, stop))
             return concat([self[at] for at in range(start, stop, step)])
-        at = key.__index__()
+        at = index(key)  # a TypeError where it is no number, as of str
         at += len(self) if at < 0 else 0
         if not 0 <= at < len(self):
             raise IndexError("string index out of range")
@@ -259,23 +260,23 @@ class Traced(str):
         return self._derived(str.swapcase(self))
 
     def expandtabs(self, tabsize: SupportsIndex = 8) -> "Traced":
-        limit_size(len(self) * max(1, tabsize.__index__()))
+        limit_size(len(self) * max(1, index(tabsize)))
         return self._derived(str.expandtabs(self, tabsize))
 
     def ljust(self, width: SupportsIndex, fillchar: str = " ", /) -> "Traced":
-        limit_size(width.__index__())
+        limit_size(index(width))
         return Traced(str.ljust(self, width, fillchar))
 
     def rjust(self, width: SupportsIndex, fillchar: str = " ", /) -> "Traced":
-        limit_size(width.__index__())
+        limit_size(index(width))
         return Traced(str.rjust(self, width, fillchar))
 
     def center(self, width: SupportsIndex, fillchar: str = " ", /) -> "Traced":
-        limit_size(width.__index__())
+        limit_size(index(width))
         return Traced(str.center(self, width, fillchar))
 
     def zfill(self, width: SupportsIndex, /) -> "Traced":
-        limit_size(width.__index__())
+        limit_size(index(width))
         return Traced(str.zfill(self, width))
 
     def _cut(self, start: int, stop: int) -> "Traced":

@@ -252,7 +252,7 @@ def _cut_at_tag(text: Traced, tag: Origin) -> Traced:
         start = end - run.size
         if run.origin is tag:
             # transformers' rule: a template that trims the tag's space trims what it continues
-            whole = text[start:end] == _CONTINUE
+            whole = text.startswith(_CONTINUE, start)
             return text[:start] if whole else text[:start].rstrip()
         end = start
     raise TemplateError(

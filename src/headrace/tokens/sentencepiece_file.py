@@ -68,6 +68,7 @@ def convert(data: bytes, *, name: str) -> Converted:
     unknown = next((n for n, piece in enumerate(model.pieces) if piece.kind == _UNKNOWN), None)
     if unknown is None:
         raise TokenizerError(f"{name} has no unknown piece")
+    config = _config(model)
     build = _bpe if model.kind == _BPE else _unigram
     decoders: list[layout.Json] = [
         {"type": "Replace", "pattern": {"String": METASPACE}, "content": " "},
@@ -89,11 +90,11 @@ def convert(data: bytes, *, name: str) -> Converted:
         "pre_tokenizer": BYTE_NAME_BREAK
         if model.kind == _UNIGRAM and model.byte_fallback
         else None,
-        "post_processor": None,
+        "post_processor": layout.begins_with(config.get("bos_token"), model.bos),
         "decoder": {"type": "Sequence", "decoders": decoders},
         "model": build(model, unknown),
     }
-    return Converted(spec, _config(model))
+    return Converted(spec, config)
 
 
 def _bpe(model: _Model, unknown: int) -> layout.Json:

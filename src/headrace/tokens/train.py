@@ -1,7 +1,8 @@
 """Texts → a `Tokenizer`: byte-level BPE with Qwen2's split pattern, or Unigram with byte fallback.
 
 Invariant: any text survives encode and decode unchanged: neither form normalizes, and bytes cover
-what the vocabulary does not. The BPE is the one llama.cpp knows as `qwen2`. Deterministic.
+what the vocabulary does not. (Unigram alone reads "▁", SentencePiece's own sign for a space, as a
+space.) The BPE is the one llama.cpp knows as `qwen2`. Deterministic.
 """
 
 import json
