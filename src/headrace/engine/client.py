@@ -306,6 +306,11 @@ class EngineClient:
         self._changed.set()
         self._changed = asyncio.Event()
 
+    def _lose(self, reason: str) -> None:
+        # Before anybody hears of the death: whoever tries again at once is to wait for the next.
+        if self._state is EngineState.READY:
+            self._become(EngineState.STARTING, reason)
+
     async def _ready_link(self, deadline_s: float | None) -> _Link:
         patience_s = self._wait_s if deadline_s is None else min(self._wait_s, deadline_s)
         with contextlib.suppress(TimeoutError):
@@ -349,12 +354,14 @@ class EngineClient:
         try:
             link.send(self._configure)
             await self._read(link, reader)
+            self._lose("the engine's process ended; restarting")
             status = await asyncio.to_thread(_wait, process)
             message = _epitaph(link, status, self._configure.engine.step_timeout_s)
         except (HeadraceError, OSError) as error:
             message = f"the engine's process broke off: {error}"
         finally:
             self._link = None
+            self._lose(f"{message}; restarting")
             watchdog.cancel()
             if process.poll() is None:
                 process.kill()

@@ -198,6 +198,7 @@ class Worker:
                 if self._clock() >= self._drain_until_s:
                     for id in sorted(self._active):
                         self._report(self._core.cancel(id, FinishReason.ABORT))
+                    self._active.clear()
             if self._core.has_work and link.unsent_bytes < MAX_UNSENT_BYTES:
                 self._report(self._core.step())
 
