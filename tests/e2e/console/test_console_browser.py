@@ -5,59 +5,28 @@ held to the protocol and not to our own encoder.
 """
 
 import asyncio
-import contextlib
 import json
 import math
-import os
 import re
-import shutil
 import threading
-import time
-from collections.abc import Awaitable, Callable, Generator, Iterator, MutableMapping
-from pathlib import Path
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from typing import Any
 
 import pytest
-import uvicorn
-from playwright.sync_api import (
-    Browser,
-    ConsoleMessage,
-    Error,
-    Page,
-    ViewportSize,
-    expect,
-    sync_playwright,
-)
+from playwright.sync_api import Browser, expect
 
+from chromium import keep, launched, opened, say
 from headrace.console.pages import PageInfo, build
-from service import free_port
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
-CHROMIUM = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-)
-ARGUMENTS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 INJECTION = (
     '<img src=x onerror="window.hacked=1"><script>window.hacked=2</script>'
     " [x](javascript:alert(1)) &lt;b&gt; <b>bold</b>"
 )
 KEY = "sk-right"
-
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason="no chromium, chromium-browser or google-chrome on PATH"
-)
 
 
 class ScriptedApi:
@@ -114,7 +83,8 @@ class ScriptedApi:
                 await asyncio.to_thread(self.go_on.wait, 20)
             if said == "break" and number == 3:
                 error = {"message": "the engine's process ended; try again", "code": "worker_died"}
-                return await event(send, {"error": error})
+                await event(send, {"error": error})
+                return await send({"type": "http.response.body", "body": b""})
             await chunk({"content": piece}, logprobs_of(piece) if request.get("logprobs") else None)
             await asyncio.sleep(0.004)
         await chunk({}, finish="length" if said == "long" else "stop")
@@ -162,72 +132,10 @@ async def event(send: Send, data: Any) -> None:
     await send({"type": "http.response.body", "body": body, "more_body": True})
 
 
-@contextlib.contextmanager
-def served(api: Any) -> Generator[str]:
-    port = free_port()
-    config = uvicorn.Config(
-        api, host="127.0.0.1", port=port, log_level="error", timeout_graceful_shutdown=2
-    )
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    try:
-        deadline = time.monotonic() + 20
-        while not server.started and time.monotonic() < deadline:
-            time.sleep(0.01)
-        assert server.started
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        server.should_exit = True
-        thread.join(timeout=20)
-
-
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        made = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+    with launched() as made:
         yield made
-        made.close()
-
-
-@contextlib.contextmanager
-def opened(
-    browser: Browser, api: Any, *, width: int = 1120, height: int = 760, dark: bool = False
-) -> Generator[Page]:
-    """The page of `api`; at the end nothing may have been refused by its policy or thrown."""
-    with served(api) as url:
-        context = browser.new_context(
-            viewport=ViewportSize(width=width, height=height),
-            color_scheme="dark" if dark else "light",
-        )
-        page = context.new_page()
-        page.set_default_timeout(10_000)
-        wrong: list[str] = []
-
-        def threw(error: Error) -> None:
-            wrong.append(str(error))
-
-        page.on("pageerror", threw)
-
-        def heard(line: ConsoleMessage) -> None:
-            if line.type == "error" and "Failed to load resource" not in line.text:
-                wrong.append(line.text)
-
-        page.on("console", heard)
-        asked: list[str] = []
-        page.on("request", lambda request: asked.append(request.url))
-        page.goto(url)
-        try:
-            yield page
-            assert wrong == []
-            assert [address for address in asked if not address.startswith(url)] == []
-        finally:
-            context.close()
-
-
-def say(page: Page, text: str) -> None:
-    page.get_by_label("Message").fill(text)
-    page.get_by_label("Message").press("Enter")
 
 
 def test_answer_streams_and_is_measured(browser: Browser) -> None:
@@ -447,10 +355,3 @@ def test_screenshot(browser: Browser) -> None:
         page.locator(".token").nth(2).hover()
         assert len(page.screenshot()) > 10_000
         keep(page, "console.png")
-
-
-def keep(page: Page, name: str) -> None:
-    """Where KEEP_SCREENSHOTS names a folder, the picture is left there to be looked at."""
-    folder = os.environ.get("KEEP_SCREENSHOTS")
-    if folder:
-        page.screenshot(path=Path(folder) / name)
