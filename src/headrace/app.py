@@ -4,14 +4,19 @@ The only module with lazy imports: a command pays for what it uses, `headrace --
 The stack of backends is folded once, in `_local`; whatever decorates a `Backend` joins there.
 """
 
+import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+import ipaddress
+import signal
+import socket
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from headrace.config import Settings
-from headrace.errors import NotFound
+from headrace import __version__
+from headrace.config import Settings, state_dir
+from headrace.errors import ConfigError, HeadraceError, NotFound
 from headrace.types import (
     Backend,
     ChatRequest,
@@ -27,6 +32,9 @@ if TYPE_CHECKING:
     from headrace.engine.chat import EngineChat
     from headrace.engine.client import EngineClient
     from headrace.engine.core import EngineCore
+    from headrace.gateway.keys import KeyRing
+    from headrace.gateway.services import Services
+    from headrace.observe.metrics import EngineStats
 
 
 def bundled_model() -> Path:
@@ -159,3 +167,188 @@ def _local(client: "EngineClient", path: Path, settings: Settings) -> "EngineCha
     )
     template = Path(own).expanduser() if own else None
     return EngineChat.load(client, path, card, chat_template=template)
+
+
+def serve(settings: Settings, *, say: Callable[[str], None]) -> None:
+    """Serve until SIGTERM or Ctrl-C, then let what runs end.
+
+    Args:
+        settings: What to serve and where.
+        say: Takes the lines a person should see.
+
+    Raises:
+        ConfigError: An address that cannot be had, or no auth on an address others can reach.
+        HeadraceError: The model cannot be loaded.
+    """
+    import uvloop
+
+    host = settings.server.host
+    if not settings.server.auth and not _is_loopback(host):
+        raise ConfigError(
+            f"--no-auth with host {host!r}: only a loopback address may go without API keys; "
+            "leave out --no-auth, or listen on 127.0.0.1"
+        )
+    # The server raises the signal that ended it once more when it has ended; ours, it is over then.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda _number, _frame: None)
+    uvloop.run(_serve(settings, say))
+
+
+async def _serve(settings: Settings, say: Callable[[str], None]) -> None:
+    import uvicorn
+
+    from headrace.engine.client import EngineClient
+    from headrace.gateway.asgi import build
+    from headrace.gateway.keys import KeyRing
+    from headrace.observe import logs
+
+    logs.configure()
+    listener = _listen(settings.server.host, settings.server.port)
+    path = model_path(settings)
+    keys_file = state_dir(settings) / "keys.json"
+    keys, new_key = KeyRing.load_or_create(keys_file) if settings.server.auth else (None, None)
+    client = EngineClient(path, settings)
+    starting = asyncio.create_task(client.start())
+    serving: asyncio.Task[None] | None = None
+    try:
+        # While the worker imports and loads, this process reads the tokenizer.
+        chat = await asyncio.to_thread(_local, client, path, settings)
+        services = _services(settings, client, chat, keys)
+        server = uvicorn.Server(
+            uvicorn.Config(
+                build(services),
+                lifespan="off",
+                ws="none",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_graceful_shutdown=max(1, round(settings.server.drain_s)),
+            )
+        )
+        serving = asyncio.create_task(server.serve(sockets=[listener]))
+        await asyncio.wait({starting, serving}, return_when=asyncio.FIRST_COMPLETED)
+        if starting.done() and starting.exception() is not None:
+            server.should_exit = True
+            await serving
+        elif starting.done():
+            say(_welcome(settings, listener, chat.card.name, keys_file, new_key))
+            await serving
+        if starting.done():
+            await starting
+    finally:
+        starting.cancel()
+        await client.drain()
+        listener.close()
+
+
+def _services(
+    settings: Settings, client: "EngineClient", chat: "EngineChat", keys: "KeyRing | None"
+) -> "Services":
+    from headrace.console.pages import PageInfo
+    from headrace.console.pages import build as build_pages
+    from headrace.engine.client import EngineState
+    from headrace.gateway.services import Health, Limits, Served, Services
+    from headrace.observe.logs import RequestLog
+    from headrace.observe.metrics import EngineStats
+
+    def health() -> Health:
+        started = client.state is not EngineState.STARTING or client.restarts > 0
+        return Health(started=started, ready=client.ready, reason=client.reason)
+
+    async def engine_stats() -> EngineStats | None:
+        if not client.ready:
+            return None
+        try:
+            return _engine_stats(await client.stats(), client.restarts)
+        except HeadraceError:
+            return None
+
+    name = chat.card.name
+    info = PageInfo(models=(name,), auth=keys is not None, version=__version__)
+    pages = build_pages(lambda: info)
+    return Services(
+        models={name: Served(card=chat.card, chat=chat, completions=chat, codec=chat)},
+        keys=keys,
+        health=health,
+        engine_stats=engine_stats,
+        sinks=(RequestLog(),),
+        limits=Limits(max_body_bytes=settings.server.max_body_bytes),
+        extra={"/": pages, "/static/": pages},
+    )
+
+
+def _engine_stats(values: dict[str, float], restarts: int) -> "EngineStats":
+    from headrace.observe.metrics import EngineStats
+
+    return EngineStats(
+        running=int(values["running"]),
+        waiting=int(values["waiting"]),
+        kv_blocks_used=int(values["blocks_used"]),
+        kv_blocks_cached=int(values["blocks_cached"]),
+        kv_blocks_total=int(values["blocks_total"]),
+        preemptions=int(values["counters.preemptions"]),
+        restarts=restarts,
+        tokens={
+            kind: int(values[f"counters.{kind}"])
+            for kind in ("prompt", "cached", "completion", "recomputed")
+        },
+    )
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    if not 0 <= port <= 65535:
+        raise ConfigError(f"server.port = {port} is not a port; take one from 0 to 65535")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen(2048)
+    except OSError as error:
+        listener.close()
+        raise ConfigError(
+            f"cannot listen on {host}:{port}: {error.strerror or error}; choose another with "
+            "--port or --host"
+        ) from error
+    listener.setblocking(False)
+    return listener
+
+
+def _welcome(
+    settings: Settings, listener: socket.socket, name: str, keys_file: Path, new_key: str | None
+) -> str:
+    host, port = listener.getsockname()[:2]
+    url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    lines = [f"headrace {__version__} serves {name} at {url}", ""]
+    shown = "-"
+    if new_key is not None:
+        shown = new_key
+        lines += [f"API key, shown once: {new_key}", f"(its hash is in {keys_file})", ""]
+    elif settings.server.auth:
+        shown = "YOUR_KEY"
+        lines += [
+            f"API key: as printed at the first start (lost? delete {keys_file} and restart)",
+            "",
+        ]
+    header = f" -H 'authorization: Bearer {shown}'" if settings.server.auth else ""
+    body = f'{{"model": "{name}", "stream": true, '
+    body += '"messages": [{"role": "user", "content": "Who are you?"}]}'
+    lines += [
+        f"in a browser   {url}/",
+        f"with curl      curl -N {url}/v1/chat/completions{header} \\",
+        f"                 -H 'content-type: application/json' -d '{body}'",
+        f'with openai    OpenAI(base_url="{url}/v1", api_key="{shown}")',
+        f"in a terminal  headrace chat --url {url}" + (f" --key {shown}" if header else ""),
+        "",
+        "Ctrl-C stops it.",
+    ]
+    return "\n".join(lines)
