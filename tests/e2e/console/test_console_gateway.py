@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 import pytest
 from playwright.sync_api import Browser, expect
 
-from chromium import launched, opened, say
+from chromium import launched, opened, say, served
+from headrace.cli import connect
 from headrace.console import pages
 from headrace.errors import Overloaded
 from headrace.gateway.asgi import ASGIApp, Served, Services, build
@@ -44,9 +45,9 @@ def script(request: Request) -> Iterable[Step]:
 
 def service(backend: ScriptedBackend) -> ASGIApp:
     card = ModelCard(name="scripted", context_tokens=4096, created_s=1)
-    served = Served(card=card, chat=backend, completions=backend, codec=NoCodec())
+    one = Served(card=card, chat=backend, completions=backend, codec=NoCodec())
     page = pages.build(lambda: pages.PageInfo(models=("scripted",), auth=False, version="0"))
-    return build(Services(models={"scripted": served}, extra={"/": page, "/static/": page}))
+    return build(Services(models={"scripted": one}, extra={"/": page, "/static/": page}))
 
 
 @pytest.fixture(scope="module")
@@ -87,3 +88,9 @@ def test_stop_frees_the_backend(browser: Browser) -> None:
             page.wait_for_timeout(20)
         assert (backend.running, len(backend.cancelled)) == (0, 1)
         expect(page.locator(".facts")).to_contain_text("stopped by you")
+
+
+def test_the_command_line_finds_this_service() -> None:
+    with served(service(ScriptedBackend(script))) as url:
+        host, _, port = url.removeprefix("http://").partition(":")
+        assert connect.answers(host, int(port))
