@@ -1,8 +1,9 @@
 """Token events of a scripted engine become the events a client sees."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -114,10 +115,9 @@ def said(
     return events
 
 
-def chat(**options: object) -> ChatRequest:
+def chat(**options: Any) -> ChatRequest:
     messages = (Message(role=Role.USER, parts=(TextPart(text="hi"),)),)
-    make: Callable[..., ChatRequest] = ChatRequest
-    return make(model="m", messages=messages, **options)
+    return ChatRequest(model="m", messages=messages, **options)
 
 
 def answer(source: Source, request: ChatRequest | CompletionRequest) -> Collected:
