@@ -380,7 +380,7 @@ class Scheduler:
     def _end(self, group: Group, reason: FinishReason, *, error: str | None = None) -> Events:
         """End every choice that is still open."""
         events: Events = []
-        for sequence in group.sequences:
+        for sequence in tuple(group.sequences):
             if sequence.state is State.FINISHED:
                 continue
             self._close(sequence)
@@ -411,6 +411,7 @@ class Scheduler:
         if not group.started:
             self._queue.leave(group.request)
         del self._groups[group.request.id]
+        group.sequences.clear()  # no cycle is left: a long prompt's memory goes now, not some time
         self._tally.finish(reason)
         return True
 
