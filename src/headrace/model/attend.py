@@ -77,7 +77,10 @@ class KvCache:
         dtype: torch.dtype,
         device: torch.device | str,
     ) -> "KvCache":
-        """An empty pool; `bytes_per_token(config, dtype) * blocks * block_tokens` bytes."""
+        """An empty pool of `bytes_per_token(config, dtype) * blocks * block_tokens` bytes.
+
+        `dtype` is the decoder's own.
+        """
         shape = (blocks, block_tokens, config.num_key_value_heads, config.head_dim)
 
         def layers() -> tuple[Tensor, ...]:
