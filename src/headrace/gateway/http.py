@@ -44,7 +44,7 @@ class Exchange:
     def __init__(self, scope: Scope, receive: Receive, send: Send, *, request_id: str) -> None:
         self._receive = receive
         self._send = send
-        self._body_read = False
+        self._body_begun = self._body_read = False
         self.scope = scope
         self.request_id = request_id
         self.method: str = scope["method"]
@@ -70,6 +70,7 @@ class Exchange:
         declared = self._declared_bytes()
         if declared is not None and declared > max_bytes:
             raise _too_large(max_bytes)
+        self._body_begun = True
         chunks: list[bytes] = []
         size = 0
         try:
@@ -153,6 +154,8 @@ class Exchange:
         )
 
     def _much_unread(self) -> bool:
+        if self._body_begun:
+            return True  # it broke off in the middle
         declared = self.header(b"content-length") or "0"
         if self.header(b"transfer-encoding") is not None or not declared.isdigit():
             return True

@@ -90,7 +90,9 @@ async def completions(
     unscored: list[str | None] = [None] * len(requests)
     if first.echo and info.logprobs:
         unscored = [
-            _first_token(served, item.prompt, add_special=item.add_special_tokens)
+            await asyncio.to_thread(
+                _first_token, served, item.prompt, add_special=item.add_special_tokens
+            )
             for item in requests
         ]
     streams = [
@@ -261,14 +263,14 @@ def _name(flight: Flight, served: Served, *, streamed: bool = False, end_user: s
     flight.end_user = end_user
 
 
-def _first_token(served: Served, prompt: str | Sequence[int], *, add_special: bool) -> str:
+def _first_token(served: Served, prompt: str | Sequence[int], *, add_special: bool) -> str | None:
     """Text of a prompt's first token: nothing scores it, so no event carries it."""
     ids = (
         served.codec.tokenize(prompt, add_special=add_special)
         if isinstance(prompt, str)
         else prompt
     )
-    return served.codec.detokenize(ids[:1])
+    return served.codec.detokenize(ids[:1]) if ids else None
 
 
 async def _body(services: Services, exchange: Exchange) -> bytes:

@@ -82,6 +82,7 @@ _UNSUPPORTED: Mapping[str, str] = {
     "metadata": "answers are not stored, so nothing would carry it",
     "moderation": "leave it out",
     "prediction": "leave it out",
+    "prompt_cache_options": "the prefix cache is on and needs none",
     "reasoning_effort": "set the template's own variable in chat_template_kwargs",
     "store": "answers are not stored",
     "web_search_options": "there is no web search",
