@@ -71,8 +71,10 @@ def backend(client: EngineClient, directory: Path) -> EngineChat:
     return EngineChat.load(client, directory, card)
 
 
-async def complete(backend: EngineChat, sampling: SamplingParams, **more: bool) -> Collected:
-    request = CompletionRequest(model="tiny", prompt="the fox", sampling=sampling, **more)
+async def complete(
+    backend: EngineChat, sampling: SamplingParams, *, echo: bool = False
+) -> Collected:
+    request = CompletionRequest(model="tiny", prompt="the fox", sampling=sampling, echo=echo)
     return await collect(backend.complete(request))
 
 
