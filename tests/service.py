@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-START_S = 60.0
+START_S = 120.0
 
 
 @dataclass
@@ -55,6 +55,13 @@ class Service:
                 if parent == self.process.pid and b"headrace.engine.worker" in command:
                     return int(entry.name)
         raise AssertionError("the service has no worker process")
+
+    def wait_logged(self, text: str, timeout_s: float = 10.0) -> None:
+        """Until what the service printed has the text."""
+        until = time.monotonic() + timeout_s
+        while text not in self.log.read_text():
+            assert time.monotonic() < until, self.log.read_text()
+            time.sleep(0.05)
 
     def wait_ready(self, timeout_s: float = START_S) -> float:
         """Seconds until /readyz says 200."""

@@ -102,7 +102,7 @@ def test_a_body_over_the_limit(service: Service) -> None:
 
 
 def test_prompt_ids_out_of_range(service: Service) -> None:
-    for ids in ([-1], [10**9], [10**30], [1.5], ["a"]):
+    for ids in ([-1], [10**9], [10**30], [1.5], ["a", 1], [[]]):
         body = {"model": "sprout", "prompt": ids, "max_tokens": 1}
         status, answer = service.post("/v1/completions", body)
         assert status == 400, (ids, answer)

@@ -11,6 +11,7 @@ from service import call, running
 def test_first_start_prints_a_key_once(tmp_path: Path) -> None:
     body = b'{"model": "sprout", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 2}'
     with running(tmp_path, auth=True) as service:
+        service.wait_logged("Ctrl-C stops it")
         found = re.search(r"hr-[\w-]{20,}", service.log.read_text())
         assert found, service.log.read_text()
         key = found.group()
