@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import sentencepiece
 import tiktoken
-from fixtures.templates.families import CORPUS, sentencepiece_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
+from fixtures.templates.families import CORPUS, sentencepiece_model
 from headrace.tokens import Tokenizer, train_bpe, train_unigram
 from headrace.tokens.rank_file import PATTERNS, spec_of
 
@@ -150,7 +150,9 @@ def _loaded(model: bytes) -> Tokenizer:
 def ranks(bpe: Tokenizer) -> dict[bytes, int]:
     """Ranks in the order in which a byte-level BPE learned them, single bytes first."""
     tokens = [bpe.token_bytes(number) for number in range(bpe.vocab_size)]
-    learned = [t for t in tokens if len(t) > 1 and t not in (b"<|end|>", b"<|im_start|>", b"<think>")]
+    learned = [
+        t for t in tokens if len(t) > 1 and t not in (b"<|end|>", b"<|im_start|>", b"<think>")
+    ]
     ordered = [bytes([byte]) for byte in range(256)] + learned
     return {token: rank for rank, token in enumerate(ordered)}
 

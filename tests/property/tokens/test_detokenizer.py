@@ -1,10 +1,10 @@
 """Streaming equals decoding at every prefix; any text survives the way there and back."""
 
 import pytest
-from fixtures.templates.families import CORPUS, sentencepiece_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fixtures.templates.families import CORPUS, sentencepiece_model
 from headrace.tokens import Detokenizer, Tokenizer, layout, sentencepiece_file, train_bpe
 from headrace.tokens.decoding import Lead
 from headrace.tokens.train import train_unigram
@@ -22,7 +22,9 @@ def _metaspace() -> Tokenizer:
     return Tokenizer(spec)
 
 
-@pytest.fixture(scope="module", params=["bpe", "sentencepiece", "no prefix", "unigram", "metaspace"])
+@pytest.fixture(
+    scope="module", params=["bpe", "sentencepiece", "no prefix", "unigram", "metaspace"]
+)
 def tokenizer(request: pytest.FixtureRequest) -> Tokenizer:
     match request.param:
         case "bpe":

@@ -3,10 +3,10 @@
 import json
 
 import pytest
-from fixtures.templates.families import HERE
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fixtures.templates.families import HERE
 from headrace.tokens import CallSyntax, OutputParser, ParsedCall, ParsedReasoning, ParsedText
 
 SOURCES = {
@@ -64,9 +64,7 @@ def _parsed(
 @pytest.mark.parametrize("name", SOURCES)
 @settings(max_examples=100, deadline=None)
 @given(answer=_answers, opened=st.booleans(), data=st.data())
-def test_any_cut_parses_the_same(
-    name: str, answer: str, opened: bool, data: st.DataObject
-) -> None:
+def test_any_cut_parses_the_same(name: str, answer: str, opened: bool, data: st.DataObject) -> None:
     prompt = "<think>\n" if opened else ""
     cuts = sorted(data.draw(st.lists(st.integers(0, len(answer)), max_size=6)))
     pieces = [answer[a:b] for a, b in zip([0, *cuts], [*cuts, len(answer)], strict=True)]
@@ -115,10 +113,18 @@ def test_without_calls_text_is_kept(answer: str) -> None:
         ),
         ("qwen2_5", '<tool_call>{"name": "f"}', [("call", "f", "{}")]),
         ("qwen2_5", "a <tool_call> b\n", [("text", "a <tool_call> b\n")]),
-        ("qwen2_5", '<tool_call>{"name": 1}</tool_call>', [("text", '<tool_call>{"name": 1}</tool_call>')]),
+        (
+            "qwen2_5",
+            '<tool_call>{"name": 1}</tool_call>',
+            [("text", '<tool_call>{"name": 1}</tool_call>')],
+        ),
         ("llama3_1", '{"name": "f", "parameters": {"a": 1.50}}', [("call", "f", '{"a": 1.50}')]),
         ("llama3_1", '<|python_tag|>{"name": "f", "parameters": {}}', [("call", "f", "{}")]),
-        ("llama3_1", 'Sure: {"name": "f", "parameters": {}}', [("text", 'Sure: {"name": "f", "parameters": {}}')]),
+        (
+            "llama3_1",
+            'Sure: {"name": "f", "parameters": {}}',
+            [("text", 'Sure: {"name": "f", "parameters": {}}')],
+        ),
         ("llama3_1", '{"answer": 42}', [("text", '{"answer": 42}')]),
         (
             "mistral_v3",
@@ -133,7 +139,9 @@ def test_what_families_write(name: str, answer: str, want: list[tuple[str, ...]]
 
 
 def test_reasoning_that_the_prompt_opened() -> None:
-    assert _parsed("deepseek_r1", ["hm\n</thi", "nk>\n\nyes"], prompt="<｜Assistant｜><think>\n") == [
+    assert _parsed(
+        "deepseek_r1", ["hm\n</thi", "nk>\n\nyes"], prompt="<｜Assistant｜><think>\n"
+    ) == [
         ("reasoning", "hm"),
         ("text", "yes"),
     ]

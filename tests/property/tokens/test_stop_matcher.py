@@ -12,7 +12,7 @@ _stops = st.lists(st.text(alphabet="abc", min_size=1, max_size=4), max_size=3).m
 
 
 def _slow(text: str, stops: tuple[str, ...], *, include: bool) -> tuple[str, str | None]:
-    """The rule said plainly: the shortest prefix that ends with a stop string; the longest of them."""
+    """The rule said plainly: the shortest prefix that ends with a stop string, the longest one."""
     for end in range(len(text) + 1):
         found = [stop for stop in stops if text[:end].endswith(stop)]
         if found:
