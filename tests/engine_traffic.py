@@ -8,13 +8,14 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cache
+from typing import Any
 
 import torch
 
 from headrace.config import EngineSettings
 from headrace.engine.blocks import BlockManager
 from headrace.engine.core import EngineCore
-from headrace.engine.request import EngineRequest, RowResult, Sequence
+from headrace.engine.request import EngineRequest, RowResult, Sequence, StopFactory
 from headrace.engine.sampler import History, Sampled, SampleRow, prompt_logprobs, sample
 from headrace.engine.scheduler import Events, Plan, Scheduler
 from headrace.model.attend import Packed
@@ -45,10 +46,10 @@ def request(
     salt: str = "",
     deadline_s: float | None = None,
     eos_ids: tuple[int, ...] = (),
-    **sampling: object,
+    **sampling: Any,
 ) -> EngineRequest:
     """An `EngineRequest` with seed 0 and temperature 0 unless told."""
-    params = SamplingParams(**{"seed": 0, "temperature": 0.0, **sampling})  # pyright: ignore[reportArgumentType]
+    params = SamplingParams(**{"seed": 0, "temperature": 0.0, **sampling})
     return EngineRequest(
         id=request_id,
         prompt=tuple(prompt),
@@ -128,15 +129,15 @@ def make_scheduler(
     block_tokens: int = 4,
     context_tokens: int = 64,
     clock: Callable[[], float] | None = None,
-    watch_stops: object = None,
-    **settings: object,
+    watch_stops: StopFactory | None = None,
+    **settings: Any,
 ) -> tuple[Scheduler, PoolModel]:
     scheduler = Scheduler(
         BlockManager(blocks=blocks, block_tokens=block_tokens),
-        settings=EngineSettings(block_tokens=block_tokens, **settings),  # pyright: ignore[reportArgumentType]
+        settings=EngineSettings(block_tokens=block_tokens, **settings),
         context_tokens=context_tokens,
         domain=("model", "adapter"),
-        watch_stops=watch_stops,  # pyright: ignore[reportArgumentType]
+        watch_stops=watch_stops,
         clock=clock or Clock(),
     )
     return scheduler, PoolModel(block_tokens=block_tokens)
@@ -163,7 +164,7 @@ def run_all(scheduler: Scheduler, model: PoolModel, *, budget: int = 16) -> Even
 
 
 @cache
-def tiny_decoder(family: str = "qwen3") -> Decoder:
+def tiny_decoder(family: str) -> Decoder:
     """A random decoder whose logits are far apart, so that rounding does not choose tokens."""
     config = ModelConfig(
         family=family,
@@ -190,7 +191,7 @@ def make_core(
     blocks: int = 64,
     block_tokens: int = 4,
     clock: Callable[[], float] | None = None,
-    **settings: object,
+    **settings: Any,
 ) -> EngineCore:
     decoder = tiny_decoder(family)
     config = decoder.config
@@ -198,7 +199,7 @@ def make_core(
     engine = EngineSettings(
         block_tokens=block_tokens,
         kv_cache_bytes=blocks * block_tokens * token_bytes,
-        **settings,  # pyright: ignore[reportArgumentType]
+        **settings,
     )
     return EngineCore(decoder, engine, fingerprint=family, clock=clock or Clock())
 

@@ -77,9 +77,6 @@ class Sequence:
     def __len__(self) -> int:
         return len(self.group.request.prompt) + len(self.completion)
 
-    def __bool__(self) -> bool:
-        return True  # a state, not a container
-
     @property
     def request(self) -> EngineRequest:
         return self.group.request
