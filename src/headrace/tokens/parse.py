@@ -99,7 +99,7 @@ class OutputParser:
         Args:
             source: The chat template's text.
             tools: The request offered tools; otherwise call marks are ordinary text.
-            prompt: The rendered prompt; one that ends with `<think>` begins the answer in reasoning.
+            prompt: The rendered prompt; where it ends with `<think>`, reasoning comes first.
             new_id: Makes the id of a call.
         """
         self.syntax = CallSyntax.of(source) if tools else CallSyntax.NONE

@@ -237,7 +237,8 @@ class _Environment(ImmutableSandboxedEnvironment):
 
     def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:
         # Methods of plain strings can make long ones: 'x'.center(10 ** 9), '{:9999999}'.format(1).
-        owner = getattr(__obj, "__self__", None)
+        # (Jinja hands out `str.format` wrapped, with the method in `__wrapped__`.)
+        owner = getattr(getattr(__obj, "__wrapped__", __obj), "__self__", None)
         if isinstance(owner, str):
             for value in (*args, *kwargs.values()):
                 if isinstance(value, int):
