@@ -49,7 +49,8 @@ def request(
     **sampling: Any,
 ) -> EngineRequest:
     """An `EngineRequest` with seed 0 and temperature 0 unless told."""
-    params = SamplingParams(**{"seed": 0, "temperature": 0.0, **sampling})
+    given: dict[str, Any] = {"seed": 0, "temperature": 0.0, **sampling}
+    params = SamplingParams(**given)
     return EngineRequest(
         id=request_id,
         prompt=tuple(prompt),
