@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 from headrace.errors import InvalidParameter, UnsupportedParameter
@@ -70,6 +71,7 @@ def variables(values: Mapping[str, Any], conversation: Conversation) -> Dict:
     return {name: _deep(conversation, value, origin, name) for name, value in values.items()}
 
 
+@lru_cache(maxsize=64)
 def wants_parts(source: str) -> bool:
     """Whether a template reads `content` only as a list of typed parts."""
     loops = re.search(r"\bfor\s+\w+\s+in\s+\w+(?:\.content|\[['\"]content['\"]\])\s*[-%|]", source)

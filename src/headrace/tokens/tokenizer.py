@@ -198,14 +198,15 @@ class Tokenizer:
         return None if content is None else self._recognising.token_to_id(content)
 
     def _adds_bos(self) -> bool:
-        wanted = self.config.get("add_bos_token")
-        if wanted is None and self._spec.get("post_processor") is not None:
+        """Where the post-processor does it, as transformers has it, or the config asks for it."""
+        wanted = self.config.get("add_bos_token") is True
+        if self._spec.get("post_processor") is not None:
             whole = _build(json.dumps(self._spec, ensure_ascii=False))
             ids = whole.encode("", add_special_tokens=True).ids
             if self.bos_id is None and ids and self.is_special(ids[0]) and ids[0] != self.eos_id:
                 self.bos_id = ids[0]
-            wanted = bool(ids) and ids[0] == self.bos_id
-        return bool(wanted) and self.bos_id is not None
+            wanted |= bool(ids) and ids[0] == self.bos_id
+        return wanted and self.bos_id is not None
 
 
 def encodable(text: str) -> str:

@@ -47,6 +47,13 @@ def test_no_bos_where_the_model_wants_none() -> None:
     assert plain.encode_prompt("a") == plain.encode("a")
 
 
+def test_bos_where_only_the_config_asks_for_it() -> None:
+    made = train_bpe(CORPUS, vocab_size=300, special_tokens=["<s>"])
+    config = {"bos_token": "<s>", "add_bos_token": True}
+    asked = Tokenizer(made._spec, config=config)
+    assert asked.encode_prompt("a") == [0, *made.encode("a")]
+
+
 @pytest.mark.parametrize("method", ["encode", "encode_control", "encode_prompt"])
 def test_a_lone_surrogate_is_named(tokenizer: Tokenizer, method: str) -> None:
     with pytest.raises(InvalidParameter, match=r"U\+DC41 at character 2"):
@@ -85,7 +92,7 @@ def test_other_files_name_special_tokens(tokenizer: Tokenizer, tmp_path: Path) -
     assert loaded.eos_id == 349
     assert loaded.is_special(349), "a token named by role is special"
     assert loaded.special["<new>"] == 350
-    assert not loaded.adds_bos
+    assert loaded.adds_bos, "the post-processor says so, and transformers goes by it"
     assert 350 not in loaded.encode("<new>")
 
 
