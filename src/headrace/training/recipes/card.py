@@ -59,10 +59,10 @@ def card(facts: Facts) -> str:
         "nothing by `headrace train sprout` on two CPU cores. It exists to demonstrate headrace "
         "and to be its test article: it loads in a moment, answers in its chat template and ends "
         "its turns.",
-        "**It knows almost nothing and is often wrong.** It quotes Python's documentation from a "
-        "memory of a few megabytes, invents what it cannot recall, and has had no safety training. "
-        "Use it for nothing that matters; serve a real model for that, such as `headrace serve "
-        "Qwen/Qwen3-0.6B`.",
+        "**It knows almost nothing and is often wrong.** It has the manner of an assistant and of "
+        "Python's documentation, not the knowledge: it invents what it cannot recall, which is "
+        "nearly everything, and it has had no safety training. Use it for nothing that matters; "
+        "serve a real model for that, such as `headrace serve Qwen/Qwen3-0.6B`.",
         "## Data",
         _table(
             ("source", "what", "licence", "documents", "bytes", "SHA-256 of ids and texts"),
