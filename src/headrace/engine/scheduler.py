@@ -314,7 +314,7 @@ class Scheduler:
 
     def _preempt(self, sequence: Sequence) -> None:
         self._leave(sequence)
-        sequence.computed = sequence.published = 0
+        sequence.computed = 0
         self._tally.preemptions += 1
         self._wait(sequence)
 
