@@ -8,15 +8,15 @@ as text, character for character. White space that templates put around marks is
 rendering the parsed message again gives the same prompt.
 """
 
-import json
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, TypeAlias
+from typing import TypeAlias
+
+from headrace.tokens.call_json import JsonScan, calls_of
 
 _THINK, _END_THINK = "<think>", "</think>"
-_FIRST_KEYS = ("name", "arguments", "parameters", "type", "id", "function")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -114,7 +114,7 @@ class OutputParser:
         self._trim = opened  # white space at the beginning of a section is the template's
         self._fresh = True  # only calls and separators so far, so a Llama call needs no mark
         self._raw = ""  # a call's text so far, mark included
-        self._scan = _JsonScan()
+        self._scan = JsonScan()
         self._calls = 0
         self._out: list[Parsed] = []
 
@@ -248,7 +248,7 @@ class OutputParser:
     def _begin_call(self, mark: str, rest: str) -> None:
         self._state = _State.CALL
         self._raw, self._buffer = mark, rest
-        self._scan = _JsonScan()
+        self._scan = JsonScan()
 
     def _call(self) -> bool:
         for index, char in enumerate(self._buffer):
@@ -287,7 +287,7 @@ class OutputParser:
         raw, self._raw = self._raw, ""
         self._state = _State.TEXT
         body = raw.removeprefix(self._open)
-        if self._scan.complete and (calls := _calls_of(body[: self._scan.size])):
+        if self._scan.complete and (calls := calls_of(body[: self._scan.size])):
             rest = body[self._scan.size :] if ended else ""
             self._gap = rest if rest.strip() else ""
             for name, arguments in calls:
@@ -304,117 +304,9 @@ class OutputParser:
         return out
 
 
-class _JsonScan:
-    """Finds, a character at a time, where a JSON object or array ends."""
-
-    def __init__(self) -> None:
-        self.size = 0
-        self.complete = False
-        self.tail = ""
-        self._depth = 0
-        self._string = False
-        self._escape = False
-        self._key: str | None = ""  # the first key of the first object, until it is known
-
-    def take(self, char: str) -> bool:
-        """Take a character; False where no call begins like this."""
-        self.size += 1
-        if self._string:
-            if self._escape:
-                self._escape = False
-            elif char == "\\":
-                self._escape = True
-            elif char == '"':
-                self._string = False
-                if self._key is not None:
-                    key, self._key = self._key, None
-                    return key in _FIRST_KEYS
-            if self._key is not None:
-                self._key += char
-            return True
-        if self._depth == 0 and char not in "{[":
-            return char.isspace()
-        match char:
-            case '"':
-                self._string = True
-            case "{" | "[":
-                self._depth += 1
-            case "}" | "]":
-                self._depth -= 1
-                self.complete = self._depth == 0
-            case _:
-                pass
-        return True
-
-
-def _calls_of(text: str) -> list[tuple[str, str]]:
-    """Name and arguments of each call in a JSON text; none where it is not calls."""
-    try:
-        values = json.loads(text)
-        parts = _elements(text) if isinstance(values, list) else [text.strip()]
-        calls = [_call_of(part) for part in parts]
-    except (ValueError, RecursionError):
-        return []
-    return [call for call in calls if call is not None] if all(calls) else []
-
-
-def _call_of(text: str) -> tuple[str, str] | None:
-    value = json.loads(text)
-    if not isinstance(value, dict):
-        return None
-    members = _members(text)
-    if "name" not in value and isinstance(value.get("function"), dict):
-        return _call_of(members["function"])
-    name = value.get("name")
-    if not isinstance(name, str) or not name:
-        return None
-    key = next((key for key in ("arguments", "parameters") if key in value), None)
-    if key is None:
-        return name, "{}"
-    arguments: Any = value[key]
-    if isinstance(arguments, str):  # encoded twice
-        return name, arguments
-    return (name, members[key]) if isinstance(arguments, dict) else None
-
-
-def _elements(text: str) -> list[str]:
-    """The texts of an array's elements."""
-    elements: list[str] = []
-    at = _skip(text, text.index("[") + 1)
-    while text[at] != "]":
-        end = _DECODER.raw_decode(text, at)[1]
-        elements.append(text[at:end])
-        at = _skip(text, end)
-        at = _skip(text, at + 1) if text[at] == "," else at
-    return elements
-
-
-def _members(text: str) -> dict[str, str]:
-    """The texts of an object's values, by key."""
-    members: dict[str, str] = {}
-    at = _skip(text, text.index("{") + 1)
-    while text[at] != "}":
-        key, at = _DECODER.raw_decode(text, at)
-        at = _skip(text, _skip(text, at) + 1)  # over the colon
-        end = _DECODER.raw_decode(text, at)[1]
-        members[key] = text[at:end]
-        at = _skip(text, end)
-        at = _skip(text, at + 1) if text[at] == "," else at
-    return members
-
-
-def _skip(text: str, at: int) -> int:
-    while text[at] in " \t\r\n":
-        at += 1
-    return at
-
-
 def _partial(text: str, mark: str) -> int:
     """How many characters at the end of `text` may begin `mark`."""
     for size in range(min(len(mark) - 1, len(text)), 0, -1):
         if mark.startswith(text[-size:]):
             return size
     return 0
-
-
-_DECODER = json.JSONDecoder()

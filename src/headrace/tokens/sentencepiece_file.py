@@ -4,6 +4,9 @@ The few fields that matter are read from the wire format directly (sentencepiece
 google/sentencepiece), so that reading one needs no library; the library is the tests' oracle. BPE
 merges are not stored: every split of a piece into two pieces is a merge, ordered by the score of
 the whole.
+
+One deviation, of the `tokenizers` library: where a model normalizes (nmt_nfkc; Llama, Mistral and
+Gemma do not), a combining mark after a character that is itself mapped ("ﬁ" + acute) is dropped.
 """
 
 import base64

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -117,10 +118,21 @@ def piece_pair(
 @given(text=any_text.filter(lambda text: "\x00" not in text))
 def test_as_sentencepiece(piece_pair: tuple[Tokenizer, Any], text: str) -> None:
     ours, theirs = piece_pair
+    if "Precompiled" in str(ours._spec["normalizer"]):
+        text = "".join(char for char in text if unicodedata.category(char)[0] not in "MC")
     ids = theirs.EncodeAsIds(text)
     assert ours.encode(text) == ids
     if theirs.unk_id() not in ids:
         assert ours.decode(ids) == theirs.DecodeIds(ids)
+
+
+@pytest.mark.xfail(
+    strict=True, reason="tokenizers' Precompiled drops what follows a mapped character"
+)
+def test_a_mark_after_a_mapped_character_as_sentencepiece() -> None:
+    model = sentencepiece_model(CORPUS, normalization_rule_name="nmt_nfkc")
+    theirs = sentencepiece.SentencePieceProcessor(model_proto=model)
+    assert _loaded(model).encode("\ufb01\u0301x") == theirs.EncodeAsIds("\ufb01\u0301x")
 
 
 def test_sentencepiece_special_tokens(piece_pair: tuple[Tokenizer, Any]) -> None:
