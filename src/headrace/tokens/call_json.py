@@ -1,7 +1,7 @@
 """JSON text of tool calls → name and arguments, the arguments exactly as the model wrote them.
 
-`JsonScan` finds, as characters arrive, where a value ends; `calls_of` reads the calls in it. Neither
-raises: what is no call is told apart from one, and stays text.
+`JsonScan` finds, as characters arrive, where a value ends; `calls_of` reads the calls in it.
+Neither raises: what is no call is told apart from one, and stays text.
 """
 
 import json
