@@ -1,10 +1,15 @@
 """Shared fixtures. No test reaches beyond loopback: a socket to anywhere else raises."""
 
+import os
 import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+# Before torch is imported anywhere, and for the processes that tests start: tiny models on several
+# OpenMP threads spend their time waiting for each other as soon as another process is busy.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
