@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Protocol
 
 from headrace.errors import (
+    ContextLengthExceeded,
     DeadlineExceeded,
     ServiceError,
     TemplateError,
@@ -37,6 +38,7 @@ from headrace.types import (
     SamplingParams,
     Started,
     TextDelta,
+    TextPart,
     TokenEvent,
     TokenLogprob,
     TokenText,
@@ -47,6 +49,9 @@ from headrace.types import (
 
 _DEFAULTED = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
 _INLINE_CHARACTERS = 4096
+_SURELY_TOO_LONG = 4
+"""Contexts that a text must exceed, at its tokenizer's longest token, to be refused unencoded; more
+than one, because a normalizer may shorten text a little."""
 
 
 class TokenSource(Protocol):
@@ -124,6 +129,15 @@ class EngineChat:
                 "model's engine does not have; use text and ask for JSON in the prompt",
                 param="response_format",
             )
+        self._refuse_hopeless(
+            sum(
+                len(part.text)
+                for message in request.messages
+                for part in message.parts
+                if isinstance(part, TextPart)
+            ),
+            param="messages",
+        )
         rendered = await asyncio.to_thread(self.render, request)
         template = self._chat_template()
         tools = _offered(request)
@@ -148,6 +162,8 @@ class EngineChat:
         """Continue a raw prompt."""
         sampling = self._filled(request.sampling)
         prompt = request.prompt
+        if isinstance(prompt, str):
+            self._refuse_hopeless(len(prompt), param="prompt")
         if not isinstance(prompt, str):
             ids = prompt
         elif len(prompt) <= _INLINE_CHARACTERS:
@@ -200,6 +216,19 @@ class EngineChat:
             continue_final_message=request.continue_final_message,
             variables=request.template_kwargs,
         )
+
+    def _refuse_hopeless(self, characters: int, *, param: str) -> None:
+        """Encoding megabytes only to count them would let one caller hold a core for a minute."""
+        context = self.card.context_tokens
+        if characters <= _SURELY_TOO_LONG * context:
+            return
+        least = characters // self._tokenizer.longest_token_bytes
+        if least > _SURELY_TOO_LONG * context:
+            raise ContextLengthExceeded(
+                f"the prompt of {characters} characters is at least {least} tokens and the context "
+                f"is {context}; shorten it",
+                param=param,
+            )
 
     def _chat_template(self) -> ChatTemplate:
         if isinstance(self._template, TemplateError):

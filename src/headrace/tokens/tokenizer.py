@@ -166,6 +166,11 @@ class Tokenizer:
             self._bytes[token] = data
         return data
 
+    @cached_property
+    def longest_token_bytes(self) -> int:
+        """Of any token: a text of n bytes has at least n / this many tokens."""
+        return max(1, *(len(self.token_bytes(token)) for token in range(self.vocab_size)))
+
     def token_id(self, piece: str) -> int | None:
         """The id of a piece as the vocabulary writes it."""
         return self._recognising.token_to_id(piece)
