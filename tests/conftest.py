@@ -6,10 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 # Before torch is imported anywhere, and for the processes that tests start: tiny models on several
 # OpenMP threads spend their time waiting for each other as soon as another process is busy.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# CI repeats itself, so that a red build is the change's doing; every other run explores.
+settings.register_profile("ci", derandomize=True)
+if os.environ.get("CI"):
+    settings.load_profile("ci")
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
