@@ -1,158 +1,358 @@
-"""headrace's engine beside a named peer: the same jobs, alternating in one run, medians and ratios.
+"""headrace beside named peers: the same jobs, alternating in one run, medians and ratios.
 
-python bench/side_by_side.py --peer-python /path/to/peer/venv/bin/python
+python bench/side_by_side.py --peers FILE.toml --shape llama1b --match int8 decode prefill-512
 
-Both load the same random checkpoint once and wait; then A B A B ... run each scenario in turn, so
-that whatever slows the machine down slows both. One lock file, shared by all timed runs on the
-machine, keeps two from running at once. Raw times of every round go to bench/results/.
+The contestants of a match (matches.py) load the same random weights once and wait; then A B A B
+... run each workload in turn, so that whatever slows the machine down slows all. The machine's
+walls (walls.c) are probed before every round. `--turn` names a command that waits for the machine
+(as `flock FILE`); without it one lock file keeps two timed runs from meeting. The peers file says
+where the peers' environments and models are: see peers.example.toml. Nothing is fetched.
 """
 
 import argparse
-import fcntl
+import contextlib
 import json
 import os
-import random
+import shlex
+import socket
 import statistics
 import subprocess
 import sys
 import tempfile
+import tomllib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from contest import HIGHER, MEASURES, Contestant, Engine, Job, Round, Server, Turn
+from headrace.bench.arrivals import arrivals_s
+from headrace.bench.datasets import Span, random_prompts
 from headrace.bench.results import circumstances, write_result
+from matches import BITS, HEADRACE, MATCHES, PEERS, SERVE, SERVERS, WORKLOADS, Workload
 
 HERE = Path(__file__).resolve().parent
 LOCK = Path(tempfile.gettempdir()) / "headrace-bench.lock"
-PEER_SCRIPT = HERE / "peers" / "transformers_generate.py"
-OUR_SCRIPT = HERE / "peers" / "headrace_engine.py"
+# After others had the machine: caches and clocks wake up.
+WARM = Workload(sequences=1, input_tokens=(64, 64), output_tokens=(4, 4))
+# Of the ids that make_checkpoint.py's tokenizers have learnt, none special: texts are text.
+IDS = {"tiny": Span(low=300, high=1400), "full": Span(low=300, high=31000)}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Scenario:
-    name: str
-    batch: int
-    input_tokens: int
-    output_tokens: int
+class Places:
+    """Where this machine keeps the peers; never written to a result."""
 
+    python: Mapping[str, str]
+    environment: Mapping[str, Mapping[str, str]]
+    binaries: str
+    models: Mapping[str, Mapping[str, str]]
+    """Shape -> form -> path."""
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Round:
-    """One contestant's answer to one job."""
-
-    first_s: float
-    total_s: float
-    decode_tok_s: float
-    """Tokens after each sequence's first over the time after the last first token."""
-    tokens: list[list[int]]
-
-
-class Contestant:
-    """A process that answers jobs, one at a time."""
-
-    def __init__(self, name: str, command: Sequence[str], environment: Mapping[str, str]) -> None:
-        self.name = name
-        self._process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, **environment},
-        )
-        self.about: dict[str, Any] = self._read()["ready"]
-
-    def run(self, prompts: list[list[int]], output_tokens: int) -> Round:
-        assert self._process.stdin is not None
-        job = {"prompts": prompts, "output_tokens": output_tokens}
-        self._process.stdin.write(json.dumps(job) + "\n")
-        self._process.stdin.flush()
-        answer = self._read()
-        made = [len(tokens) for tokens in answer["tokens"]]
-        if made != [output_tokens] * len(prompts):
-            raise SystemExit(f"{self.name} made {made} tokens of {output_tokens} each")
-        after_s = answer["total_s"] - answer["first_s"]
-        return Round(
-            first_s=answer["first_s"],
-            total_s=answer["total_s"],
-            decode_tok_s=len(prompts) * (output_tokens - 1) / after_s,
-            tokens=answer["tokens"],
+    @classmethod
+    def read(cls, path: Path) -> "Places":
+        found = tomllib.loads(path.read_text("utf-8"))
+        return cls(
+            python=found["python"],
+            environment=found.get("environment", {}),
+            binaries=found.get("binaries", ""),
+            models=found["models"],
         )
 
-    def close(self) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.close()
+    def model(self, shape: str, form: str) -> str:
         try:
-            self._process.wait(timeout=30)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-
-    def _read(self) -> dict[str, Any]:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line:
-            raise SystemExit(f"{self.name} ended with {self._process.wait()}; see its words above")
-        return json.loads(line)
+            return self.models[shape][form]
+        except KeyError:
+            raise SystemExit(f"the peers file has no [models.{shape}] {form}") from None
 
 
-@contextmanager
-def only_timed_run() -> Iterator[None]:
-    """Wait until no other timed run is on this machine."""
-    with LOCK.open("w") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"another timed run holds {LOCK}; waiting", file=sys.stderr)
-            fcntl.flock(stream, fcntl.LOCK_EX)
-        yield
+def start(name: str, places: Places, *, shape: str, threads: int, log: Path) -> Contestant:
+    """Load one contestant; returns when it waits for its first job."""
+    common = {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
+    ours = name.removesuffix(SERVE)
+    if ours in HEADRACE:
+        model = places.model(shape, "hf")
+        sets = [word for item in HEADRACE[ours] for word in ("--set", item)]
+        if name.endswith(SERVE):
+            port = _free_port()
+            command = [sys.executable, "-m", "headrace", *sets]
+            command += ["--set", f"engine.threads={threads}", "serve", model, "--no-auth"]
+            return Server(name, [*command, "--port", str(port)], common, log, port=port)
+        command = [sys.executable, str(HERE / "peers" / "headrace_engine.py"), *sets]
+        command += ["--model", model, "--threads", str(threads)]
+        return Engine(name, command, common, log)
+    if name in PEERS:
+        peer = PEERS[name]
+        script = str(HERE / "peers" / f"{peer.script}.py")
+        command = [places.python[peer.python], script, *peer.flags]
+        command += ["--model", places.model(shape, peer.model), "--threads", str(threads)]
+        if peer.script == "llama_cpp_tool":
+            command += ["--binary", f"{places.binaries}/llama-batched-bench"]
+        environment = {**common, **places.environment.get(peer.python, {})}
+        return Engine(name, command, environment, log)
+    if name in SERVERS:
+        kind, form, words = SERVERS[name]
+        port = _free_port()
+        command = [
+            word.format(
+                python=places.python[kind],
+                binaries=places.binaries,
+                model=places.model(shape, form),
+                port=port,
+                threads=threads,
+            )
+            for word in words
+        ]
+        environment = {**common, **places.environment.get(kind, {})}
+        return Server(name, command, environment, log, port=port)
+    raise SystemExit(f"no contestant {name!r}; known: {', '.join([*HEADRACE, *PEERS, *SERVERS])}")
+
+
+def weight_bytes(name: str, places: Places, shape: str, config: Mapping[str, Any]) -> int:
+    """What one step reads of the weights: all of them, in the form they are kept in."""
+    ours = name.removesuffix(SERVE)
+    if ours in HEADRACE:
+        settings = dict(item.split("=") for item in HEADRACE[ours])
+        bits = BITS[settings.get("model.quantization", "bf16")]
+        return int(matrix_weights(config) * bits / 8)
+    path = Path(places.model(shape, PEERS[name].model if name in PEERS else SERVERS[name][1]))
+    kept = [path] if path.is_file() else path.iterdir()
+    weights = (".safetensors", ".gguf", ".bin")
+    return sum(file.stat().st_size for file in kept if file.suffix in weights)
+
+
+def matrix_weights(config: Mapping[str, Any]) -> int:
+    """Weights of all matrices, the tied head counted once."""
+    D, F, H = config["hidden_size"], config["intermediate_size"], config["head_dim"]
+    heads = 2 * config["num_attention_heads"] + 2 * config["num_key_value_heads"]
+    layer = heads * H * D + 3 * F * D
+    return config["num_hidden_layers"] * layer + config["vocab_size"] * D
+
+
+def job_of(workload: Workload, *, ids: Span, seed: int) -> Job:
+    """A round's prompts: the same for every contestant, never those of another round."""
+    low, high = workload.input_tokens
+    prompts = random_prompts(
+        count=workload.sequences,
+        input_tokens=Span(low=low, high=high),
+        ids=ids,
+        prefix_tokens=workload.prefix_tokens,
+        prefixes=1,
+        seed=seed,
+    )
+    low, high = workload.output_tokens
+    lengths = np.random.default_rng([seed, 1]).integers(
+        low, high, size=workload.sequences, endpoint=True
+    )
+    return Job(
+        prompts=prompts,
+        output_tokens=[int(length) for length in lengths],
+        arrivals_s=arrivals_s(
+            count=workload.sequences, rate=workload.rate, burstiness=1.0, seed=seed
+        ),
+        objectives_ms=workload.objectives_ms or {},
+    )
 
 
 def compare(
-    ours: Contestant, peer: Contestant, scenario: Scenario, *, rounds: int, ids: int
+    contestants: Sequence[Contestant],
+    workload: Workload,
+    *,
+    rounds: int,
+    ids: Span,
+    turn: Turn,
+    walls: "Walls",
 ) -> dict[str, Any]:
-    """One warm-up each, then `rounds` rounds; fresh prompts each round, the same for both."""
-    randomness = random.Random(0)
-    timed: dict[str, list[Round]] = {ours.name: [], peer.name: []}
+    """One warm-up each, then `rounds` rounds."""
+    timed: dict[str, list[Round]] = {contestant.name: [] for contestant in contestants}
+    probed: list[dict[str, Any]] = []
+    warm_up = job_of(WARM, ids=ids, seed=10_000)
     for number in range(rounds + 1):
-        prompts = [
-            [randomness.randrange(3, ids) for _ in range(scenario.input_tokens)]
-            for _ in range(scenario.batch)
-        ]
-        # The order alternates too: neither always runs on caches that the other has just filled.
-        order = (ours, peer) if number % 2 else (peer, ours)
+        job = job_of(workload, ids=ids, seed=number)
+        fresh = turn.renew()
+        # The order moves on: nobody always runs on caches that the same other has just filled.
+        first = number % len(contestants)
+        order = [*contestants[first:], *contestants[:first]]
+        for contestant in order if fresh and number else ():
+            contestant.run(warm_up)
+        if number:
+            probed.append(walls.probe())
         for contestant in order:
-            answer = contestant.run(prompts, scenario.output_tokens)
+            answer = contestant.run(job)
             if number:
                 timed[contestant.name].append(answer)
-    measures: dict[str, Any] = {}
-    for measure, better in (("first_s", "lower"), ("total_s", "lower"), ("decode_tok_s", "higher")):
-        a, b = ([getattr(r, measure) for r in timed[c.name]] for c in (ours, peer))
-        ratio = statistics.median(a) / statistics.median(b)
-        measures[measure] = {
-            ours.name: {"median": statistics.median(a), "all": a},
-            peer.name: {"median": statistics.median(b), "all": b},
-            "ratio": ratio if better == "higher" else 1 / ratio,
-            "ratio_means": f"{ours.name} is this many times as good; {better} is better",
-        }
-        print(
-            f"{scenario.name:>16}  {measure:>12}  {ours.name} {statistics.median(a):9.3f}  "
-            f"{peer.name} {statistics.median(b):9.3f}  ratio {measures[measure]['ratio']:.2f}"
-        )
-    agree = [
-        _common(x, y)
-        for r, s in zip(timed[ours.name], timed[peer.name], strict=True)
-        for x, y in zip(r.tokens, s.tokens, strict=True)
-    ]
     return {
-        "batch": scenario.batch,
-        "input_tokens": scenario.input_tokens,
-        "output_tokens": scenario.output_tokens,
+        "workload": workload,
         "rounds": rounds,
-        "measures": measures,
-        # bfloat16 and random weights: ties and near-ties part the two sooner or later.
-        "identical_leading_tokens": {"median": statistics.median(agree), "all": agree},
+        "walls": probed,
+        "measures": measures_of(timed),
+        # Random weights: ties and near-ties part two right engines sooner or later.
+        "identical_leading_tokens": _agreements(timed),
+    }
+
+
+def measures_of(timed: Mapping[str, Sequence[Round]]) -> dict[str, Any]:
+    """Medians and all values; the first contestant's ratio to each other, above 1 = better."""
+    names = list(timed)
+    found: dict[str, Any] = {}
+    for measure in MEASURES:
+        values = {name: [getattr(answer, measure) for answer in timed[name]] for name in names}
+        told = {name: all_ for name, all_ in values.items() if None not in all_}
+        if not told:
+            continue
+        medians = {name: statistics.median(all_) for name, all_ in told.items()}
+        found[measure] = {name: {"median": medians[name], "all": told[name]} for name in medians}
+        if names[0] in medians:
+            better = {
+                name: medians[names[0]] / median if median else None
+                for name, median in medians.items()
+                if name != names[0]
+            }
+            higher = measure in HIGHER
+            found[measure]["ratios"] = {
+                name: ratio if higher or not ratio else 1 / ratio for name, ratio in better.items()
+            }
+    return found
+
+
+class Walls:
+    """walls.c, compiled once for this machine."""
+
+    def __init__(self, directory: Path, threads: int) -> None:
+        self._command = [str(directory / "walls"), str(threads)]
+        source = str(HERE / "walls.c")
+        options = ["-O3", "-march=native", "-pthread"]
+        compiler = os.environ.get("CC", "cc")
+        subprocess.run([compiler, *options, source, "-o", self._command[0]], check=True)
+
+    def probe(self) -> dict[str, Any]:
+        done = subprocess.run(self._command, capture_output=True, text=True, check=True)
+        return json.loads(done.stdout)
+
+
+@contextlib.contextmanager
+def alone(prefix: Sequence[str]) -> Iterator[None]:
+    """The machine's turn while something is loaded; not timed."""
+    turn = Turn(prefix, longest_s=0.0)
+    turn.take()
+    try:
+        yield
+    finally:
+        turn.give_back()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("workloads", nargs="+", metavar="WORKLOAD", help=", ".join(WORKLOADS))
+    parser.add_argument("--peers", type=Path, required=True, help="TOML; see peers.example.toml")
+    parser.add_argument("--shape", default="llama1b", help="of [models.SHAPE] in the peers file")
+    parser.add_argument(
+        "--match", required=True, help=", ".join(MATCHES) + ", or names with commas"
+    )
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--scale", type=float, default=1.0, help="of the number of sequences")
+    parser.add_argument("--rate", type=float, help="requests per second, instead of the workload's")
+    parser.add_argument(
+        "--turn", default=f"flock {LOCK}", help="command that waits for the machine"
+    )
+    parser.add_argument("--load-turn", default="", help="the same, for loading [--turn]")
+    parser.add_argument("--hold-s", type=float, default=400.0, help="longest turn, about")
+    parser.add_argument("--out", type=Path, default=HERE / "results")
+    parser.add_argument("--log", type=Path, help="what the contestants print [temporary]")
+    parser.add_argument("--label", default="", help="ends the result's name")
+    parser.add_argument("--try", action="store_true", dest="trying", help="keep no result")
+    options = parser.parse_args()
+    if options.rounds < 5 and not options.trying:
+        parser.error("a kept result has five rounds or more")
+    names = MATCHES.get(options.match) or tuple(options.match.split(","))
+    places = Places.read(options.peers)
+    config = json.loads((Path(places.model(options.shape, "hf")) / "config.json").read_text())
+    turn = Turn(shlex.split(options.turn), longest_s=options.hold_s)
+    contestants: list[Contestant] = []
+    # The source that runs is that of the start: the file's own circumstances are the end's.
+    result: dict[str, Any] = {"began": circumstances(), "shape": config, "workloads": {}}
+    with tempfile.TemporaryDirectory() as temporary, contextlib.ExitStack() as ending:
+        walls = Walls(Path(temporary), options.threads)
+        log = options.log or Path(temporary) / "log"
+        with alone(shlex.split(options.load_turn or options.turn)):
+            for name in names:
+                contestants.append(
+                    start(name, places, shape=options.shape, threads=options.threads, log=log)
+                )
+                ending.callback(contestants[-1].close)
+                print(f"{name}: {contestants[-1].about}", file=sys.stderr)
+        ending.callback(turn.give_back)
+        result["contestants"] = {
+            contestant.name: {
+                "settings": HEADRACE.get(contestant.name.removesuffix(SERVE), ()),
+                "weight_bytes": weight_bytes(contestant.name, places, options.shape, config),
+                **contestant.about,
+            }
+            for contestant in contestants
+        }
+        for name in options.workloads:
+            workload = scaled(WORKLOADS[name], scale=options.scale, rate=options.rate)
+            found = compare(
+                contestants,
+                workload,
+                rounds=options.rounds,
+                ids=IDS["tiny" if options.shape.startswith("tiny") else "full"],
+                turn=turn,
+                walls=walls,
+            )
+            result["workloads"][name] = found
+            show(name, found)
+    if options.trying:
+        return
+    label = f"-{options.label}" if options.label else ""
+    stem = "-".join([options.match.replace(",", "+"), *options.workloads]) + label
+    path = options.out / f"{circumstances().date[:10]}-{options.shape}-{stem}.json"
+    arguments = {
+        "shape": options.shape,
+        "match": options.match,
+        "workloads": options.workloads,
+        "rounds": options.rounds,
+        "threads": options.threads,
+        "scale": options.scale,
+        "rate": options.rate,
+    }
+    write_result(path, what="side by side", arguments=arguments, result=result)
+    print(path)
+
+
+def scaled(workload: Workload, *, scale: float, rate: float | None) -> Workload:
+    sequences = max(1, round(workload.sequences * scale))
+    if rate is None or workload.rate == float("inf"):
+        return replace(workload, sequences=sequences)
+    return replace(workload, sequences=sequences, rate=rate)
+
+
+def show(name: str, found: Mapping[str, Any]) -> None:
+    walls = [probe["read_gb_s"] for probe in found["walls"]]
+    print(f"\n{name}: wall {min(walls):.1f}-{max(walls):.1f} GB/s")
+    for measure, values in found["measures"].items():
+        ratios = values.get("ratios", {})
+        told = "  ".join(
+            f"{who} {value['median']:.3f}" + (f" ({ratios[who]:.2f}x)" if ratios.get(who) else "")
+            for who, value in values.items()
+            if who != "ratios"
+        )
+        print(f"  {measure:>14}  {told}", flush=True)
+
+
+def _agreements(timed: Mapping[str, Sequence[Round]]) -> dict[str, float]:
+    ours, *others = timed
+    return {
+        other: statistics.median(
+            _common(a, b)
+            for mine, theirs in zip(timed[ours], timed[other], strict=True)
+            for a, b in zip(mine.tokens, theirs.tokens, strict=True)
+        )
+        for other in others
+        if timed[ours][0].tokens and timed[other][0].tokens
     }
 
 
@@ -160,56 +360,10 @@ def _common(a: Sequence[int], b: Sequence[int]) -> int:
     return next((at for at, (x, y) in enumerate(zip(a, b, strict=True)) if x != y), len(a))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--peer-python", required=True, help="of an environment with transformers")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--checkpoint", type=Path, help="kept for the next run; default: temporary")
-    parser.add_argument("--tiny", action="store_true", help="a toy shape: tries the script out")
-    parser.add_argument("--out", type=Path, default=HERE / "results")
-    parser.add_argument("--set", action="append", default=[], dest="sets", help="for headrace")
-    options = parser.parse_args()
-    if options.rounds < 5 and not options.tiny:
-        parser.error("a kept result has five rounds or more")
-    shape = "tiny" if options.tiny else "llama-3.2-1b-shape-bf16"
-    scenarios = (
-        Scenario(name="batch-1", batch=1, input_tokens=128, output_tokens=64),
-        Scenario(name="8-concurrent", batch=8, input_tokens=128, output_tokens=64),
-    )
-    environment = {"OMP_NUM_THREADS": str(options.threads), "TOKENIZERS_PARALLELISM": "false"}
-    with only_timed_run(), tempfile.TemporaryDirectory() as temporary:
-        model = options.checkpoint or Path(temporary) / shape
-        if not (model / "config.json").is_file():
-            making = [options.peer_python, str(PEER_SCRIPT), "--make", str(model)]
-            subprocess.run(making + ["--tiny"] * options.tiny, check=True)
-        ids = json.loads((model / "config.json").read_text())["vocab_size"]
-        common = ["--model", str(model), "--threads", str(options.threads)]
-        sets = [word for item in options.sets for word in ("--set", item)]
-        contestants: list[Contestant] = []
-        try:
-            ours = [sys.executable, str(OUR_SCRIPT), *common, *sets]
-            contestants.append(Contestant("headrace", ours, environment))
-            theirs = [options.peer_python, str(PEER_SCRIPT), *common]
-            contestants.append(Contestant("transformers", theirs, environment))
-            result: dict[str, Any] = {
-                "peer": contestants[1].about,
-                "scenarios": {
-                    scenario.name: compare(
-                        contestants[0], contestants[1], scenario, rounds=options.rounds, ids=ids
-                    )
-                    for scenario in scenarios
-                },
-            }
-        finally:
-            for contestant in contestants:
-                contestant.close()
-    path = options.out / f"{circumstances().date[:10]}-spine-transformers-{shape}.json"
-    arguments = {"shape": shape, "threads": options.threads, "sets": options.sets}
-    write_result(
-        path, what="engine beside transformers generate", arguments=arguments, result=result
-    )
-    print(path)
+def _free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
 
 
 if __name__ == "__main__":

@@ -3,16 +3,20 @@
 python headrace_engine.py --model DIR --threads N [--set key=value ...]
 """
 
-import argparse
-import itertools
-import platform
 import time
 
-from jobs import Answer, Job, serve
+_STARTED = time.perf_counter()
 
-from headrace import app
-from headrace.config import load
-from headrace.types import SamplingParams
+import argparse  # noqa: E402 - the clock starts before the imports
+import itertools  # noqa: E402
+import platform  # noqa: E402
+
+import torch  # noqa: E402
+from jobs import Answer, Book, Job, serve  # noqa: E402
+
+from headrace import app  # noqa: E402
+from headrace.config import load  # noqa: E402
+from headrace.types import SamplingParams  # noqa: E402
 
 
 def main() -> None:
@@ -22,34 +26,35 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], dest="sets")
     options = parser.parse_args()
     own = [f"model.path={options.model}", f"engine.threads={options.threads}"]
-    settings = load(sets=[*own, *options.sets])
-    engine = app.offline_engine(settings)
+    imported = time.perf_counter()
+    engine = app.offline_engine(load(sets=[*own, *options.sets]))
+    loaded = time.perf_counter()
     numbers = itertools.count()
 
     def run(job: Job) -> Answer:
-        length = job["output_tokens"]
-        ids = [f"job-{next(numbers)}" for _ in job["prompts"]]
-        tokens: dict[str, list[int]] = {id: [] for id in ids}
-        first: dict[str, float] = {}
-        sampling = SamplingParams(
-            temperature=0.0, seed=0, max_tokens=length, min_tokens=length, ignore_eos=True
-        )
-        began = time.perf_counter()
-        for id, prompt in zip(ids, job["prompts"], strict=True):
-            engine.submit(id, prompt, sampling)
+        at = {f"job-{next(numbers)}": sequence for sequence in range(len(job["prompts"]))}
+        book = Book(len(at))
+        for id, sequence in at.items():
+            length = job["output_tokens"][sequence]
+            sampling = SamplingParams(
+                temperature=0.0, seed=0, max_tokens=length, min_tokens=length, ignore_eos=True
+            )
+            engine.submit(id, job["prompts"][sequence], sampling)
         while engine.has_work:
             for id, event in engine.step():
-                if event.tokens:
-                    first.setdefault(id, time.perf_counter() - began)
-                    tokens[id] += event.tokens
-        total = time.perf_counter() - began
-        return {
-            "first_s": max(first.values()),
-            "total_s": total,
-            "tokens": [tokens[id] for id in ids],
-        }
+                book.note(at[id], event.tokens)
+        return book.answer()
 
-    serve({"python": platform.python_version()}, run)
+    warm: Job = {"prompts": [[300, 301, 302, 303]], "output_tokens": [1]}
+    first = run(warm)["first_s"]
+    ready = {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "imports_s": imported - _STARTED,
+        "load_s": loaded - imported,
+        "first_token_s": first,
+    }
+    serve(ready, run)
 
 
 if __name__ == "__main__":
