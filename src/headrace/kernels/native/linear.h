@@ -1,0 +1,71 @@
+// Products with packed matrices, in the parts that a decoder calls inside one pool.run.
+//
+//     x.shape(rows, matrix);                              // one thread; x: Activations
+//     pool.barrier();
+//     for my rows: x.put(row, values);                    // all threads
+//     pool.barrier();
+//     multiply(next, matrix, x, out, ldo, accumulate);    // all threads; next at 0
+//     pool.barrier();
+//
+// Layout of a matrix: tiles of 16 outputs, one after the other, each streamed from its first to its
+// last column.
+//   bf16  [cols / 2][16 outputs][2]
+//   int8  for each two groups: float16 scales [2][16], then the groups: [group / 4][16 outputs][4]
+//         bytes q + 128
+//   int4  the same with [group / 8][16 outputs][4] bytes: low nibbles columns 0..3 of eight, high
+//         ones 4..7, each q + 8
+// Outputs beyond `rows` and columns beyond `cols` are zeros; the two scales' place is there also
+// where the last group has no second one.
+//
+// Layout of activations: blocks of up to kWidth rows, a row's values 4 bytes at a time beside those
+// of its block's other rows, so that one pass over a tile serves them all. Quantized: for each group
+// of columns [rows] float scales, [rows] int32 starts of the sums (what cancels the weights' +128 or
+// +8), [group / 4][rows] of four int8; value = scale * q, scale = max |x| / 127.
+//
+// Invariant (batch invariance): an output adds the products of a group as integers, exactly, and the
+// groups in order; bf16 adds pairs of columns in order. Neither blocks nor threads change that.
+#pragma once
+#include <atomic>
+#include <cstdint>
+
+#include "headrace.h"
+#include "memory.h"
+
+namespace hr {
+
+constexpr int kTileRows = 16;
+
+class Activations {
+ public:
+  // The form of `rows` rows that are to be multiplied with this matrix, or with any other of its
+  // format, group and cols. Nothing of what was put before is kept.
+  void shape(int rows, const hr_matrix& matrix);
+
+  // Row `row` becomes x[0 .. cols).
+  void put(int row, const float* x) { put(row, 0, cols_, x); }
+
+  // Columns from .. from + count of it: `from` a multiple of 128, and so is `count`, but where it
+  // reaches the end. x is the first of those columns. Threads may share a row.
+  void put(int row, int from, int count, const float* x);
+
+  int rows() const { return rows_; }
+  int blocks() const { return blocks_; }
+  int first_row(int block) const { return (int)((int64_t)rows_ * block / blocks_); }
+  const uint8_t* block(int block) const { return memory_.data() + first_row(block) * row_bytes_; }
+
+ private:
+  int block_of(int row) const;
+
+  Memory memory_;
+  int format_ = HR_BF16, group_ = 0, cols_ = 0, rows_ = 0, blocks_ = 1;
+  int64_t row_bytes_ = 0;
+};
+
+// out[m, rows of the matrix] (+)= x @ matrix^T + bias, shared by all who call it with this counter.
+void multiply(std::atomic<int>& next, const hr_matrix& matrix, const Activations& x, float* out,
+              int64_t ldo, bool accumulate);
+
+// One row of the matrix, as the products see it: cols floats.
+void gather_row(const hr_matrix& matrix, int row, float* out);
+
+}  // namespace hr
