@@ -1,8 +1,15 @@
-// What an hr_scratch holds: the work memory of each room of kernels, grown once and reused.
+// What is behind the ABI's handles: the threads, and work memory that is grown once and reused.
 #pragma once
 #include "attention.h"
+#include "decoder.h"
 #include "headrace.h"
+#include "pool.h"
+
+struct hr_pool {
+  hr::Pool threads;
+};
 
 struct hr_scratch {
   hr::AttendScratch attention;
+  hr::DecoderScratch decoder;
 };

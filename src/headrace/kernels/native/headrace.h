@@ -1,0 +1,106 @@
+// The C ABI of headrace's native kernels: what kernels/native.py calls through ctypes.
+//
+// Plain C types and structs, no torch, no Python. Every pointer is the caller's; nothing is kept
+// after a call but what a Pool or a Scratch holds. Functions return 0, or an HR_E* code.
+//
+// Invariant (batch invariance): what is computed for one row is a function of that row, its
+// sequence and the weights alone, bit for bit, whatever else is in the batch, however the prompt is
+// cut into steps, wherever its blocks lie and however many threads run. So every sum over K, over
+// head_dim and over positions is taken in one fixed order per row.
+#pragma once
+#include <stddef.h>
+#include <stdint.h>
+
+#define HR_ABI 1
+
+#pragma GCC visibility push(default)
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+enum { HR_OK = 0, HR_ESHAPE = 1, HR_EFORMAT = 2, HR_EGROUP = 3 };
+enum { HR_BF16 = 0, HR_INT8 = 1, HR_INT4 = 2 };  // of matrices; HR_BF16 and HR_INT8 of KV
+
+typedef struct hr_pool hr_pool;
+typedef struct hr_scratch hr_scratch;
+
+int hr_abi(void);
+const char* hr_isa(void);
+hr_pool* hr_pool_new(int threads);
+void hr_pool_free(hr_pool* pool);
+hr_scratch* hr_scratch_new(void);  // work memory that grows and is reused; one a thread of callers
+void hr_scratch_free(hr_scratch* scratch);
+
+// --- matrices: [rows = outputs, cols = inputs], packed in tiles of 16 rows -------------------------
+// Quantized: value = scale[row, group] * q; q in -127..127 (int8) or -8..7 (int4), symmetric, scale
+// in float16. Activations are quantized per row and group of the same size at run time.
+typedef struct {
+  int32_t format, rows, cols, group;  // group: 32, 64 or 128 columns a scale; 0 for bf16
+  const void* data;                   // hr_packed_bytes of it, 64-byte aligned
+  const float* bias;                  // [rows] or null
+} hr_matrix;
+
+int64_t hr_packed_bytes(int format, int rows, int cols, int group);
+int hr_pack_bf16(hr_pool*, int rows, int cols, const uint16_t* w, int64_t ld, void* out);
+int hr_pack_quantized(hr_pool*, int format, int rows, int cols, int group, const int8_t* q,
+                      const uint16_t* scales, void* out);  // q [rows, cols], scales [rows, cols/group]
+int hr_quantize(hr_pool*, int format, int rows, int cols, int group, const uint16_t* w, int64_t ld,
+                int8_t* q, uint16_t* scales);  // round to nearest
+int hr_unpack(const hr_matrix*, float* out);   // [rows, cols], what the kernels compute with
+int hr_gather(const hr_matrix*, int count, const int32_t* rows, float* out);  // embedding look-up
+// out[m, rows] (+)= x[m, cols] @ matrix^T + bias
+int hr_linear(hr_pool*, hr_scratch*, const hr_matrix*, int m, const float* x, int64_t ldx, float* out,
+              int64_t ldo, int accumulate);
+
+// --- paged keys and values ---------------------------------------------------------------------------
+// One layer's pool is [blocks][kv_heads] pages of block_tokens (a multiple of 16) tokens.
+typedef struct {
+  int32_t format, blocks, block_tokens, kv_heads, head_dim;  // head_dim: a multiple of 16 up to 256
+  void* k;  // hr_kv_bytes each, 64-byte aligned
+  void* v;
+} hr_kv;
+
+int64_t hr_kv_bytes(int format, int blocks, int block_tokens, int kv_heads, int head_dim);
+
+// The sequences of one step. Row r of span s is the sequence's position
+// context[s] - (row_start[s+1] - row_start[s]) + r; its block is blocks[s * max_blocks + position /
+// block_tokens].
+typedef struct {
+  int32_t rows, spans, max_blocks;
+  const int32_t* row_start;  // [spans + 1]
+  const int32_t* context;    // [spans], this step's rows included
+  const int32_t* blocks;     // [spans, max_blocks]
+} hr_spans;
+
+int hr_kv_write(hr_pool*, const hr_kv*, const hr_spans*, const float* k, int64_t ldk, const float* v,
+                int64_t ldv);  // rows of [kv_heads * head_dim]
+int hr_attend(hr_pool*, hr_scratch*, const hr_kv*, const hr_spans*, int heads, float scale, int window,
+              const float* q, int64_t ldq, float* out, int64_t ldo);  // window 0 = none
+
+// --- the whole decoder, a step at a time ---------------------------------------------------------------
+typedef struct {
+  hr_matrix qkv, out, gate_up, down;  // qkv: q, k, v rows in turn; gate_up: gate rows, then up rows
+  const float *attention_norm, *feed_forward_norm;
+  const float *q_norm, *k_norm;  // [head_dim] or null
+  hr_kv kv;
+  int32_t window;
+} hr_layer;
+
+typedef struct {
+  int32_t layers, width, heads, kv_heads, head_dim, inner, vocab;
+  float eps, attention_scale;
+  const hr_layer* layer;
+  hr_matrix embedding;  // [vocab, width]; may be the head's own
+  hr_matrix head;
+  const float* final_norm;
+  const float *cos, *sin;  // [positions, head_dim / 2]
+} hr_decoder;
+
+int hr_hidden(hr_pool*, hr_scratch*, const hr_decoder*, const hr_spans*, const int32_t* ids,
+              const int32_t* positions, float* hidden);  // [rows, width], final norm applied
+int hr_logits(hr_pool*, hr_scratch*, const hr_decoder*, int m, const float* hidden, float* logits);
+
+#ifdef __cplusplus
+}
+#endif
+#pragma GCC visibility pop
