@@ -3,6 +3,7 @@
 #include "attention.h"
 #include "decoder.h"
 #include "headrace.h"
+#include "linear.h"
 #include "pool.h"
 
 struct hr_pool {
@@ -12,4 +13,5 @@ struct hr_pool {
 struct hr_scratch {
   hr::AttendScratch attention;
   hr::DecoderScratch decoder;
+  hr::Activations linear;  // of hr_linear
 };
