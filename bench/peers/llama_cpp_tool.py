@@ -28,12 +28,15 @@ def main() -> None:
         steps = max(1, output - 1)
         each = -(-(prompt + steps) // 256) * 256
         command = [options.binary, "-m", options.model, "-c", str(sequences * each)]
-        command += ["-npp", str(prompt), "-ntg", str(steps), "-npl", str(sequences)]
+        # The second run only gives the tool time to print: it can exit before its log is written.
+        command += ["-npp", str(prompt), "-ntg", f"{steps},1", "-npl", str(sequences)]
         command += ["-t", str(options.threads), "-tb", str(options.threads)]
         command += ["--output-format", "jsonl"]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=True
+        )
         lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
-        times = json.loads(lines[-1])
+        times = json.loads(lines[0])
         later = times["t_tg"] if output > 1 else 0.0
         return {
             "first_s": times["t_pp"],
