@@ -17,7 +17,7 @@
 // Outputs beyond `rows` and columns beyond `cols` are zeros; the two scales' place is there also
 // where the last group has no second one.
 //
-// Layout of activations: blocks of up to kWidth rows, a row's values 4 bytes at a time beside those
+// Layout of activations: blocks of up to kWidth... rows, a row's values 4 bytes at a time beside those
 // of its block's other rows, so that one pass over a tile serves them all. Quantized: for each group
 // of columns [rows] float scales, [rows] int32 starts of the sums (what cancels the weights' +128 or
 // +8), [group / 4][rows] of four int8; value = scale * q, scale = max |x| / 127.
@@ -30,10 +30,15 @@
 
 #include "headrace.h"
 #include "memory.h"
+#include "simd.h"
+#include "tiles.h"
 
 namespace hr {
 
-constexpr int kTileRows = 16;
+// Rows of a block: as many as their sums have registers.
+constexpr int kWidthBf16 = kRegisters >= 32 ? 24 : 4;
+constexpr int kWidthQuantized = kRegisters >= 32 ? 12 : 2;
+constexpr int kMaxWidth = 24;
 
 class Activations {
  public:
@@ -42,7 +47,7 @@ class Activations {
   void shape(int rows, const hr_matrix& matrix);
 
   // Row `row` becomes x[0 .. cols).
-  void put(int row, const float* x) { put(row, 0, cols_, x); }
+  void put(int row, const float* x) { put(row, 0, form_.cols, x); }
 
   // Columns from .. from + count of it: `from` a multiple of 128, and so is `count`, but where it
   // reaches the end. x is the first of those columns. Threads may share a row.
@@ -51,13 +56,14 @@ class Activations {
   int rows() const { return rows_; }
   int blocks() const { return blocks_; }
   int first_row(int block) const { return (int)((int64_t)rows_ * block / blocks_); }
+  int width(int block) const { return first_row(block + 1) - first_row(block); }
+  int64_t row_bytes() const { return row_bytes_; }
   const uint8_t* block(int block) const { return memory_.data() + first_row(block) * row_bytes_; }
 
  private:
-  int block_of(int row) const;
-
   Memory memory_;
-  int format_ = HR_BF16, group_ = 0, cols_ = 0, rows_ = 0, blocks_ = 1;
+  Tiles form_{};
+  int rows_ = 0, blocks_ = 1;
   int64_t row_bytes_ = 0;
 };
 

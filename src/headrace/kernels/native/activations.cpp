@@ -1,0 +1,84 @@
+// Rows of floats into the form that tiles are multiplied with (see linear.h).
+//
+// Quantization rounds to nearest even against the largest magnitude of the group. A group whose
+// values are all below 1e-30 is zeros; one with a value that is not finite has scale NaN, so that
+// its row's outputs are NaN, and nobody else's.
+#include <algorithm>
+
+#include "linear.h"
+#include "simd.h"
+
+namespace hr {
+namespace {
+
+struct Block {
+  uint8_t* data;
+  int width, row;  // row: which of the block's
+};
+
+void put_bf16(const Block& block, int from, int count, const float* x) {
+  uint32_t* out = (uint32_t*)block.data + (int64_t)from / 2 * block.width + block.row;
+  for (int k = 0; k < count; k += 16) {
+    int some = std::min(16, count - k);
+    alignas(64) uint32_t pairs[8];
+    store_bf16((bf16*)pairs, some == 16 ? load(x + k) : load_some(x + k, some));
+    for (int i = 0; 2 * i < some; i++) *out = pairs[i], out += block.width;
+  }
+}
+
+struct Range {
+  float largest;
+  float broken;  // 0, or NaN where a value is not finite
+};
+
+Range range_of(const float* x, int count) {
+  F most = zero(), broken = zero();
+  for (int k = 0; k < count; k += 16) {
+    F v = count - k >= 16 ? load(x + k) : load_some(x + k, count - k);
+    most = max(most, abs(v));
+    broken = fma(v, zero(), broken);
+  }
+  return {largest(most), sum(broken)};
+}
+
+void put_group(const Block& block, const Tiles& form, int g, const float* x, int count) {
+  Range range = range_of(x, count);
+  float by = range.largest > 1e-30f ? 127.0f / range.largest : 0.0f;
+  uint8_t* record = block.data + (int64_t)g * (form.group + 8) * block.width;
+  int32_t* codes = (int32_t*)record + 2 * block.width + block.row;
+  I total = izero();
+  for (int k = 0; k < form.group; k += 16) {
+    int some = std::max(0, std::min(16, count - k));
+    I q = to_int(mul(some == 16 ? load(x + k) : load_some(x + k, some), set1(by)));
+    total = iadd(total, q);
+    alignas(64) int32_t fours[4];
+    store_s8((int8_t*)fours, q);
+    for (int i = 0; i < 4; i++) *codes = fours[i], codes += block.width;
+  }
+  ((float*)record)[block.row] = (by == 0 ? 0.0f : range.largest / 127.0f) + range.broken;
+  ((int32_t*)record)[block.width + block.row] = -form.offset() * isum(total);
+}
+
+}  // namespace
+
+void Activations::shape(int rows, const hr_matrix& matrix) {
+  form_ = tiles_of(matrix);
+  rows_ = rows;
+  int width = form_.quantized() ? kWidthQuantized : kWidthBf16;
+  blocks_ = std::max(1, (rows + width - 1) / width);
+  row_bytes_ = form_.quantized() ? (int64_t)form_.groups() * (form_.group + 8)
+                                 : (int64_t)form_.pairs() * 4;
+  memory_.reserve(rows * row_bytes_);
+}
+
+void Activations::put(int row, int from, int count, const float* x) {
+  int number = (int)(((int64_t)(row + 1) * blocks_ - 1) / rows_);
+  int first = first_row(number);
+  Block block{memory_.data() + first * row_bytes_, width(number), row - first};
+  if (!form_.quantized()) return put_bf16(block, from, count, x);
+  for (int k = 0; k < count; k += form_.group) {
+    put_group(block, form_, (from + k) / form_.group, x + k, std::min(form_.group, count - k));
+  }
+}
+
+}  // namespace hr

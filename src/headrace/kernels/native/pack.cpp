@@ -1,0 +1,189 @@
+// Matrices into tiles and back: packing, round-to-nearest quantization, unpacking, rows for embedding.
+//
+// Runs once a load, so it is written plainly; threads take tiles from a counter.
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <cstring>
+#include <vector>
+
+#include "headrace.h"
+#include "linear.h"
+#include "scratch.h"
+#include "simd.h"
+#include "tiles.h"
+
+namespace hr {
+namespace {
+
+template <class Each>
+void share(hr_pool* pool, int count, const Each& each) {
+  std::atomic<int> next{0};
+  pool->threads.run([&](int) {
+    for (int i; (i = next.fetch_add(1, std::memory_order_relaxed)) < count;) each(i);
+  });
+}
+
+float from_f16(f16 bits) {
+  f16 lanes[16] = {bits};
+  float out[16];
+  store(out, load_f16(lanes));
+  return out[0];
+}
+
+f16 to_f16(float value) {
+  f16 lanes[16];
+  store_f16(lanes, set1(value));
+  return lanes[0];
+}
+
+void pack_bf16_tile(const Tiles& t, int tile, const uint16_t* w, int64_t ld, uint16_t* out) {
+  for (int pair = 0; pair < t.pairs(); pair++) {
+    for (int lane = 0; lane < kTileRows; lane++) {
+      int row = tile * kTileRows + lane;
+      for (int k = 2 * pair; k < 2 * pair + 2; k++) {
+        *out++ = row < t.rows && k < t.cols ? w[row * ld + k] : 0;
+      }
+    }
+  }
+}
+
+void pack_group(const Tiles& t, int tile, int g, const int8_t* q, uint8_t* out) {
+  for (int four = 0; four < t.group / 4; four++) {
+    for (int lane = 0; lane < kTileRows; lane++) {
+      Place place = place_of(t, four, lane);
+      int row = tile * kTileRows + lane;
+      for (int i = 0; i < 4; i++) {
+        int k = g * t.group + four * 4 + i;
+        int value = row < t.rows && k < t.cols ? q[(int64_t)row * t.cols + k] : 0;
+        uint8_t& byte = out[place.at + i];
+        uint8_t code = (uint8_t)(value + t.offset());
+        byte = place.high ? (uint8_t)(byte | code << 4) : code;
+      }
+    }
+  }
+}
+
+void pack_quantized_tile(const Tiles& t, int tile, const int8_t* q, const f16* scales, uint8_t* out) {
+  for (int g = 0; g < t.groups(); g++) {
+    f16* packed = (f16*)(out + t.scales_at(g));
+    if (g % 2 == 0) memset(packed, 0, kScaleLine);
+    for (int lane = 0; lane < kTileRows; lane++) {
+      int64_t row = (int64_t)tile * kTileRows + lane;
+      packed[lane] = row < t.rows ? scales[row * t.groups() + g] : 0;
+    }
+    pack_group(t, tile, g, q, out + t.group_at(g));
+  }
+}
+
+// int8: scale = max |w| / 127. int4: the value of largest magnitude becomes -8, so that all sixteen
+// codes are in use; the scale has its sign.
+float scale_of(const Tiles& t, const float* w, int count) {
+  float largest = 0;
+  for (int k = 0; k < count; k++) {
+    if (std::fabs(w[k]) > std::fabs(largest)) largest = w[k];
+  }
+  return t.format == HR_INT8 ? std::fabs(largest) / 127 : largest / -8;
+}
+
+void quantize_group(const Tiles& t, const float* w, int count, int8_t* q, f16* scale) {
+  *scale = to_f16(scale_of(t, w, count));
+  float step = from_f16(*scale);
+  float inverse = step == 0 ? 0 : 1 / step;
+  float low = t.format == HR_INT8 ? -127 : -8, high = t.format == HR_INT8 ? 127 : 7;
+  for (int k = 0; k < count; k++) {
+    q[k] = (int8_t)std::min(high, std::max(low, std::nearbyint(w[k] * inverse)));
+  }
+}
+
+void quantize_row(const Tiles& t, const uint16_t* w, int8_t* q, f16* scales) {
+  float values[128];
+  for (int g = 0; g < t.groups(); g++) {
+    int from = g * t.group, count = std::min(t.group, t.cols - from);
+    for (int k = 0; k < count; k++) values[k] = widen(w[from + k]);
+    quantize_group(t, values, count, q + from, scales + g);
+  }
+}
+
+int value_at(const Tiles& t, const uint8_t* group, int lane, int k) {
+  Place place = place_of(t, k / 4, lane);
+  int byte = group[place.at + k % 4];
+  if (t.format == HR_INT4) byte = place.high ? byte >> 4 : byte & 15;
+  return byte - t.offset();
+}
+
+}  // namespace
+
+void gather_row(const hr_matrix& matrix, int row, float* out) {
+  Tiles t = tiles_of(matrix);
+  const uint8_t* tile = (const uint8_t*)matrix.data + row / kTileRows * t.tile_bytes();
+  int lane = row % kTileRows;
+  if (!t.quantized()) {
+    const bf16* pairs = (const bf16*)tile;
+    for (int k = 0; k < t.cols; k++) out[k] = widen(pairs[k / 2 * 32 + lane * 2 + k % 2]);
+    return;
+  }
+  for (int g = 0; g < t.groups(); g++) {
+    float scale = from_f16(((const f16*)(tile + t.scales_at(g)))[lane]);
+    const uint8_t* group = tile + t.group_at(g);
+    int from = g * t.group, count = std::min(t.group, t.cols - from);
+    for (int k = 0; k < count; k++) out[from + k] = scale * (float)value_at(t, group, lane, k);
+  }
+}
+
+}  // namespace hr
+
+using namespace hr;
+
+int64_t hr_packed_bytes(int format, int rows, int cols, int group) {
+  Tiles t{format, rows, cols, group};
+  return t.check() ? -1 : t.bytes();
+}
+
+int hr_pack_bf16(hr_pool* pool, int rows, int cols, const uint16_t* w, int64_t ld, void* out) {
+  Tiles t{HR_BF16, rows, cols, 0};
+  if (int wrong = t.check()) return wrong;
+  share(pool, t.count(), [&](int tile) {
+    pack_bf16_tile(t, tile, w, ld, (uint16_t*)((uint8_t*)out + tile * t.tile_bytes()));
+  });
+  return HR_OK;
+}
+
+int hr_pack_quantized(hr_pool* pool, int format, int rows, int cols, int group, const int8_t* q,
+                      const uint16_t* scales, void* out) {
+  Tiles t{format, rows, cols, group};
+  if (int wrong = t.check()) return wrong;
+  if (!t.quantized()) return HR_EFORMAT;
+  share(pool, t.count(), [&](int tile) {
+    pack_quantized_tile(t, tile, q, scales, (uint8_t*)out + tile * t.tile_bytes());
+  });
+  return HR_OK;
+}
+
+int hr_quantize(hr_pool* pool, int format, int rows, int cols, int group, const uint16_t* w,
+                int64_t ld, int8_t* q, uint16_t* scales) {
+  Tiles t{format, rows, cols, group};
+  if (int wrong = t.check()) return wrong;
+  if (!t.quantized()) return HR_EFORMAT;
+  share(pool, rows, [&](int row) {
+    quantize_row(t, w + row * ld, q + (int64_t)row * cols, scales + (int64_t)row * t.groups());
+  });
+  return HR_OK;
+}
+
+int hr_unpack(const hr_matrix* matrix, float* out) {
+  if (int wrong = tiles_of(*matrix).check()) return wrong;
+  for (int row = 0; row < matrix->rows; row++) {
+    gather_row(*matrix, row, out + (int64_t)row * matrix->cols);
+  }
+  return HR_OK;
+}
+
+int hr_gather(const hr_matrix* matrix, int count, const int32_t* rows, float* out) {
+  if (int wrong = tiles_of(*matrix).check()) return wrong;
+  for (int i = 0; i < count; i++) {
+    if (rows[i] < 0 || rows[i] >= matrix->rows) return HR_ESHAPE;
+    gather_row(*matrix, rows[i], out + (int64_t)i * matrix->cols);
+  }
+  return HR_OK;
+}
