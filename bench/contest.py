@@ -118,11 +118,12 @@ class Engine:
 
     def _read(self) -> dict[str, Any]:
         assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line:
-            code = self._process.wait()
-            raise SystemExit(f"{self.name} ended with {code}; its words are in {self._log}")
-        return json.loads(line)
+        # Libraries print where they like: only an object is an answer.
+        for line in self._process.stdout:
+            if line.startswith("{"):
+                return json.loads(line)
+        code = self._process.wait()
+        raise SystemExit(f"{self.name} ended with {code}; its words are in {self._log}")
 
 
 class Server:
