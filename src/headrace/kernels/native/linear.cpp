@@ -46,7 +46,7 @@ HR_INLINE void finish(const F (&sums)[B], const Result& to) {
   HR_UNROLL for (int m = 0; m < B; m++) {
     float* out = to.out + m * to.ldo;
     F value = to.bias ? add(sums[m], bias) : sums[m];
-    if (to.outputs == kTileRows) {
+    if (to.outputs == kOutputs) {
       store(out, to.accumulate ? add(load(out), value) : value);
     } else {
       F before = to.accumulate ? load_some(out, to.outputs) : zero();
@@ -187,9 +187,9 @@ struct Work {
     }
     int64_t steps = t.quantized() ? t.groups() : t.pairs() / 16;
     for (int b = from; b < to; b++) {
-      int64_t at = x.first_row(b) * ldo + number * kTileRows;
-      Result result{out + at, ldo, matrix.bias ? matrix.bias + number * kTileRows : nullptr,
-                    std::min(kTileRows, t.rows - number * kTileRows), accumulate};
+      int64_t at = x.first_row(b) * ldo + number * kOutputs;
+      Result result{out + at, ldo, matrix.bias ? matrix.bias + number * kOutputs : nullptr,
+                    std::min(kOutputs, t.rows - number * kOutputs), accumulate};
       widths[x.width(b) - 1](tile(number), x.block(b), t, fetch, result);
       fetch.at += steps * fetch.lines * 64;
     }

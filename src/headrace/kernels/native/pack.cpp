@@ -39,8 +39,8 @@ f16 to_f16(float value) {
 
 void pack_bf16_tile(const Tiles& t, int tile, const uint16_t* w, int64_t ld, uint16_t* out) {
   for (int pair = 0; pair < t.pairs(); pair++) {
-    for (int lane = 0; lane < kTileRows; lane++) {
-      int row = tile * kTileRows + lane;
+    for (int lane = 0; lane < kOutputs; lane++) {
+      int row = tile * kOutputs + lane;
       for (int k = 2 * pair; k < 2 * pair + 2; k++) {
         *out++ = row < t.rows && k < t.cols ? w[row * ld + k] : 0;
       }
@@ -50,9 +50,9 @@ void pack_bf16_tile(const Tiles& t, int tile, const uint16_t* w, int64_t ld, uin
 
 void pack_group(const Tiles& t, int tile, int g, const int8_t* q, uint8_t* out) {
   for (int four = 0; four < t.group / 4; four++) {
-    for (int lane = 0; lane < kTileRows; lane++) {
+    for (int lane = 0; lane < kOutputs; lane++) {
       Place place = place_of(t, four, lane);
-      int row = tile * kTileRows + lane;
+      int row = tile * kOutputs + lane;
       for (int i = 0; i < 4; i++) {
         int k = g * t.group + four * 4 + i;
         int value = row < t.rows && k < t.cols ? q[(int64_t)row * t.cols + k] : 0;
@@ -68,8 +68,8 @@ void pack_quantized_tile(const Tiles& t, int tile, const int8_t* q, const f16* s
   for (int g = 0; g < t.groups(); g++) {
     f16* packed = (f16*)(out + t.scales_at(g));
     if (g % 2 == 0) memset(packed, 0, kScaleLine);
-    for (int lane = 0; lane < kTileRows; lane++) {
-      int64_t row = (int64_t)tile * kTileRows + lane;
+    for (int lane = 0; lane < kOutputs; lane++) {
+      int64_t row = (int64_t)tile * kOutputs + lane;
       packed[lane] = row < t.rows ? scales[row * t.groups() + g] : 0;
     }
     pack_group(t, tile, g, q, out + t.group_at(g));
@@ -116,8 +116,8 @@ int value_at(const Tiles& t, const uint8_t* group, int lane, int k) {
 
 void gather_row(const hr_matrix& matrix, int row, float* out) {
   Tiles t = tiles_of(matrix);
-  const uint8_t* tile = (const uint8_t*)matrix.data + row / kTileRows * t.tile_bytes();
-  int lane = row % kTileRows;
+  const uint8_t* tile = (const uint8_t*)matrix.data + row / kOutputs * t.tile_bytes();
+  int lane = row % kOutputs;
   if (!t.quantized()) {
     const bf16* pairs = (const bf16*)tile;
     for (int k = 0; k < t.cols; k++) out[k] = widen(pairs[k / 2 * 32 + lane * 2 + k % 2]);

@@ -6,7 +6,7 @@
 
 namespace hr {
 
-constexpr int kTileRows = 16;
+constexpr int kOutputs = 16;
 constexpr int kScaleLine = 64;  // float16 scales of two groups of one tile
 
 struct Tiles {
@@ -15,10 +15,10 @@ struct Tiles {
   bool quantized() const { return format != HR_BF16; }
   int bits() const { return format == HR_INT4 ? 4 : 8; }
   int offset() const { return format == HR_INT4 ? 8 : 128; }  // what packed values have on top
-  int count() const { return (int)(((int64_t)rows + kTileRows - 1) / kTileRows); }
+  int count() const { return (int)(((int64_t)rows + kOutputs - 1) / kOutputs); }
   int pairs() const { return (int)(((int64_t)cols + 1) / 2); }  // of columns, bf16
   int groups() const { return (int)(((int64_t)cols + group - 1) / group); }
-  int64_t group_bytes() const { return (int64_t)group * bits() * kTileRows / 8; }
+  int64_t group_bytes() const { return (int64_t)group * bits() * kOutputs / 8; }
   int64_t scales_at(int g) const { return g / 2 * (kScaleLine + 2 * group_bytes()) + g % 2 * 32; }
   int64_t group_at(int g) const {
     return (g / 2 + 1) * (int64_t)kScaleLine + g * group_bytes();
