@@ -192,11 +192,13 @@ class Server:
             raise SystemExit(f"{self.name}: {len(failed)} requests failed, first: {failed[0]}")
         _check(self.name, [record.output_tokens for record in records], job)
         summary = summarize(records, duration_s=found.duration_s, objectives_ms=job.objectives_ms)
+        # Random weights may say nothing but halves of characters: then the end is all one sees.
+        times_s = [record.chunks_s or (record.ended_s,) for record in records]
         made = _from_stamps(
             job,
             began_s=[record.began_s for record in records],
-            times_s=[list(record.chunks_s) for record in records],
-            first_s=max(record.chunks_s[0] for record in records),
+            times_s=times_s,
+            first_s=max(times[0] for times in times_s),
             total_s=found.duration_s,
             tokens=(),
         )
