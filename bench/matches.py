@@ -104,7 +104,17 @@ SERVERS: dict[str, tuple[str, str, tuple[str, ...]]] = {
         f"gguf-{form}",
         (
             *("{binaries}/llama-server", "-m", "{model}", "--port", "{port}", "-np", "16"),
-            *("-c", "20480", "-t", "{threads}", "-tb", "{threads}", "--no-webui"),
+            *(
+                "-c",
+                "20480",
+                "-t",
+                "{threads}",
+                "-tb",
+                "{threads}",
+                "--no-webui",
+                "--cache-ram",
+                "0",
+            ),
         ),
     )
     for form in ("bf16", "q8_0", "q4_0")
