@@ -1,6 +1,6 @@
 // Attention over paged keys and values: one routine for decode, prefill, chunks of it and drafts.
 //
-// A step's queries become tiles: up to kTileRows of the rows x heads that read one KV head of one
+// A step's queries become tiles: up to kItemRows of the rows x heads that read one KV head of one
 // sequence. A tile walks its context once, a chunk at a time, and takes its rows through each chunk
 // in register blocks: scores, probabilities relative to the running maximum, weighted values (the
 // online softmax of Milakov and Gimelshein 2018, tiled as in Dao et al. 2022). What no row of a
@@ -22,13 +22,15 @@
 
 namespace hr {
 
+using namespace paged;
+
 struct alignas(64) AttendWorkspace {
   Weights weights;
-  F total[kTileRows];
-  uint32_t q[kTileRows * kMaxHeadDim / 2];
-  float out[kTileRows * kMaxHeadDim];
-  float top[kTileRows + 16], query_scale[kTileRows];
-  int32_t query_offset[kTileRows];
+  F total[kItemRows];
+  uint32_t q[kItemRows * kMaxHeadDim / 2];
+  float out[kItemRows * kMaxHeadDim];
+  float top[kItemRows + 16], query_scale[kItemRows];
+  int32_t query_offset[kItemRows];
   uint8_t last_v[kSub * kMaxHeadDim * 2];  // a sub-block of V whose unwritten tokens are zeros
 };
 
@@ -78,11 +80,11 @@ void plan_items(const hr_kv& kv, const hr_spans& spans, int heads, std::vector<A
   std::vector<std::pair<int64_t, AttendItem>> costs;
   for (int s = 0; s < spans.spans; s++) {
     int count = (spans.row_start[s + 1] - spans.row_start[s]) * group;
-    int tiles = (count + kTileRows - 1) / kTileRows;
+    int tiles = (count + kItemRows - 1) / kItemRows;
     for (int tile = tiles - 1; tile >= 0; tile--) {
       for (int head = 0; head < kv.kv_heads; head++) {
-        int first = tile * kTileRows;
-        AttendItem item = {s, head, first, std::min(kTileRows, count - first)};
+        int first = tile * kItemRows;
+        AttendItem item = {s, head, first, std::min(kItemRows, count - first)};
         costs.emplace_back(reach(item, spans, group) * (item.count + kBlockRows), item);
       }
     }
@@ -157,9 +159,10 @@ void find_chunk(const Tile& tile, int start, int end, Chunk& chunk) {
 
 // A probability of zero times a value never written may be NaN: reads the context's last sub-block
 // of V from a copy where those are zeros. (Bytes of int8 are always finite.)
-void patch_last(const Tile& tile, int start, Chunk& chunk) {
+void patch_last(const Tile& tile, int start, int end, Chunk& chunk) {
   int written = tile.context % kSub, sub = (tile.context - start) / kSub;
-  if (tile.call.kv.format != HR_BF16 || written == 0 || sub >= kChunkSubs) return;
+  bool read = start + sub * kSub < std::min(end, start + kChunk);
+  if (tile.call.kv.format != HR_BF16 || written == 0 || !read) return;
   bf16* copy = (bf16*)tile.work.last_v;
   int width = chunk.head_dim * 2;
   memcpy(copy, chunk.v[sub], (int64_t)(written + 1) / 2 * width * 2);
@@ -241,13 +244,13 @@ void attend_tile(const Tile& tile) {
     work.total[n] = zero();
   }
   std::fill_n(work.out, count * head_dim, 0.0f);
-  std::fill_n(work.top, kTileRows + 16, kLowest);
+  std::fill_n(work.top, kItemRows + 16, kLowest);
 
   int end = tile.position(count - 1) + 1;
   for (int start = tile.lowest(0) / kChunk * kChunk; start < end; start += kChunk) {
     Chunk chunk;
     find_chunk(tile, start, end, chunk);
-    if (end - start <= kChunk) patch_last(tile, start, chunk);
+    patch_last(tile, start, end, chunk);
     for (int first = 0; first < count; first += kBlockRows) {
       int rows = std::min(kBlockRows, count - first);
       attend_block_of<Kernels>(rows, std::make_integer_sequence<int, kBlockRows>())(tile, first, start,
@@ -293,7 +296,7 @@ void attend(const AttendCall& call, std::atomic<int>& next, AttendWorkspace& wor
 
 int hr_kv_write(hr_pool* pool, const hr_kv* kv, const hr_spans* spans, const float* k, int64_t ldk,
                 const float* v, int64_t ldv) {
-  if (int wrong = hr::check(*kv)) return wrong;
+  if (int wrong = hr::paged::check(*kv)) return wrong;
   if (int wrong = hr::check_spans(*kv, *spans)) return wrong;
   std::vector<int64_t> slot;
   hr::plan_slots(*kv, *spans, slot);

@@ -5,7 +5,7 @@
 #pragma once
 #include "attention_tile.h"
 
-namespace hr {
+namespace hr::paged {
 
 struct Bf16Kernels {
   // [head_dim / 2][rows] pairs; `by` = scale * log2(e).
@@ -91,4 +91,4 @@ struct Bf16Kernels {
   }
 };
 
-}  // namespace hr
+}  // namespace hr::paged

@@ -8,7 +8,7 @@
 #pragma once
 #include "attention_tile.h"
 
-namespace hr {
+namespace hr::paged {
 
 constexpr float kWhole = 127 * 128;  // the largest integer: high part 127
 static_assert(kChunk <= kMaxHeadDim, "integer sums over a chunk must fit");
@@ -162,4 +162,4 @@ struct Int8Kernels {
   }
 };
 
-}  // namespace hr
+}  // namespace hr::paged

@@ -4,13 +4,13 @@
 #include "elementwise.h"
 #include "kv.h"
 
-namespace hr {
+namespace hr::paged {
 
 constexpr int kChunk = 128;  // tokens that are scored, then weighed, then added up, together
 constexpr int kChunkSubs = kChunk / kSub;
 constexpr int kSums = kRegisters * 3 / 4;  // registers that hold sums of products at once
 constexpr int kBlockRows = kSums / 2;      // rows of one register block
-constexpr int kTileRows = 8 * kBlockRows;  // rows that share one pass over the context
+constexpr int kItemRows = 8 * kBlockRows;  // rows that share one pass over the context
 constexpr float kLowest = -1e30f;          // a maximum over nothing; finite, so that no NaN arises
 
 // A block of rows as the kernels see it: at most kBlockRows queries of one KV head.
@@ -62,4 +62,4 @@ HR_INLINE float mask_and_max(float* score, int from, int to) {
   return largest(top);
 }
 
-}  // namespace hr
+}  // namespace hr::paged

@@ -6,6 +6,8 @@
 namespace hr {
 namespace {
 
+using namespace paged;
+
 constexpr bf16 kNan = 0x7fc0;
 constexpr float kTiny = 1e-30f;  // int8 rows below it are zeros: one over their scale would overflow
 
@@ -106,5 +108,5 @@ void write_kv_row(const hr_kv& kv, int64_t slot, int kv_head, const float* k, co
 
 int64_t hr_kv_bytes(int format, int blocks, int block_tokens, int kv_heads, int head_dim) {
   hr_kv kv = {format, blocks, block_tokens, kv_heads, head_dim, nullptr, nullptr};
-  return hr::check(kv) ? -1 : (int64_t)blocks * kv_heads * hr::page_bytes(kv);
+  return hr::paged::check(kv) ? -1 : (int64_t)blocks * kv_heads * hr::paged::page_bytes(kv);
 }

@@ -3,7 +3,7 @@
 #include "headrace.h"
 #include "simd.h"
 
-namespace hr {
+namespace hr::paged {
 
 constexpr int kSub = 16;           // tokens of a sub-block: one vector of scores
 constexpr int kMaxHeadDim = 256;
@@ -31,4 +31,4 @@ inline int check(const hr_kv& kv) {
   return fits ? HR_OK : HR_ESHAPE;
 }
 
-}  // namespace hr
+}  // namespace hr::paged
