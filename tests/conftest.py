@@ -11,6 +11,9 @@ from hypothesis import settings
 # Before torch is imported anywhere, and for the processes that tests start: tiny models on several
 # OpenMP threads spend their time waiting for each other as soon as another process is busy.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Before triton is imported: without a GPU its kernels run as numpy.
+if not Path("/dev/nvidiactl").exists():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 # CI repeats itself, so that a red build is the change's doing; every other run explores.
 settings.register_profile("ci", derandomize=True)
