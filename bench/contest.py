@@ -102,7 +102,7 @@ class Engine:
         answer = self._read()
         if answer["tokens"]:
             _check(self.name, [len(tokens) for tokens in answer["tokens"]], job)
-        return _from_stamps(
+        return round_from_stamps(
             job,
             began_s=[0.0] * len(job.prompts),
             times_s=answer["times_s"],
@@ -194,7 +194,7 @@ class Server:
         summary = summarize(records, duration_s=found.duration_s, objectives_ms=job.objectives_ms)
         # Random weights may say nothing but halves of characters: then the end is all one sees.
         times_s = [record.chunks_s or (record.ended_s,) for record in records]
-        made = _from_stamps(
+        made = round_from_stamps(
             job,
             began_s=[record.began_s for record in records],
             times_s=times_s,
@@ -269,7 +269,7 @@ class Turn:
             self._holder = None
 
 
-def _from_stamps(
+def round_from_stamps(
     job: Job,
     *,
     began_s: Sequence[float],

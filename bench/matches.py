@@ -130,6 +130,15 @@ SERVERS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     ),
 }
 
+# Of a peer's processes, beside its own in the peers file. vLLM counts its threads itself.
+ENVIRONMENT: dict[str, dict[str, str]] = {
+    "vllm": {
+        "VLLM_CPU_KVCACHE_SPACE": "2",
+        "VLLM_CPU_OMP_THREADS_BIND": "0-{last}",
+        "VLLM_NO_USAGE_STATS": "1",
+    },
+}
+
 # A headrace contestant as a server: the same settings with this ending.
 SERVE = "-serve"
 

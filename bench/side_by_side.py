@@ -31,7 +31,7 @@ from contest import HIGHER, MEASURES, Contestant, Engine, Job, Round, Server, Tu
 from headrace.bench.arrivals import arrivals_s
 from headrace.bench.datasets import Span, random_prompts
 from headrace.bench.results import circumstances, write_result
-from matches import BITS, HEADRACE, MATCHES, PEERS, SERVE, SERVERS, WORKLOADS, Workload
+from matches import BITS, ENVIRONMENT, HEADRACE, MATCHES, PEERS, SERVE, SERVERS, WORKLOADS, Workload
 
 HERE = Path(__file__).resolve().parent
 LOCK = Path(tempfile.gettempdir()) / "headrace-bench.lock"
@@ -90,7 +90,7 @@ def start(name: str, places: Places, *, shape: str, threads: int, log: Path) -> 
         command += ["--model", places.model(shape, peer.model), "--threads", str(threads)]
         if peer.script == "llama_cpp_tool":
             command += ["--binary", f"{places.binaries}/llama-batched-bench"]
-        environment = {**common, **places.environment.get(peer.python, {})}
+        environment = environment_of(peer.python, common, places, threads)
         return Engine(name, command, environment, log)
     if name in SERVERS:
         kind, form, words = SERVERS[name]
@@ -105,9 +105,17 @@ def start(name: str, places: Places, *, shape: str, threads: int, log: Path) -> 
             )
             for word in words
         ]
-        environment = {**common, **places.environment.get(kind, {})}
+        environment = environment_of(kind, common, places, threads)
         return Server(name, command, environment, log, port=port)
     raise SystemExit(f"no contestant {name!r}; known: {', '.join([*HEADRACE, *PEERS, *SERVERS])}")
+
+
+def environment_of(
+    kind: str, common: Mapping[str, str], places: Places, threads: int
+) -> dict[str, str]:
+    own = {k: v.format(last=threads - 1) for k, v in ENVIRONMENT.get(kind, {}).items()}
+    shared = {} if kind == "vllm" else common
+    return {**shared, **own, **places.environment.get(kind, {})}
 
 
 def weight_bytes(name: str, places: Places, shape: str, config: Mapping[str, Any]) -> int:

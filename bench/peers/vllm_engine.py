@@ -1,6 +1,6 @@
 """The peer: vLLM's engine in this process, stepped by hand, as a contestant (see jobs.py).
 
-python vllm_engine.py --model DIR --threads N [--context N] [--kv-gib N] [--no-prefix-cache]
+python vllm_engine.py --model DIR --threads N [--context N] [--no-prefix-cache]
 
 Continuous batching, chunked prefill and compilation as vLLM chooses them; bfloat16.
 """
@@ -17,14 +17,11 @@ def main() -> None:
     parser.add_argument("--model", required=True)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--context", type=int, default=9216)
-    parser.add_argument("--kv-gib", type=int, default=2)
     parser.add_argument("--no-prefix-cache", action="store_true")
     parser.add_argument("--eager", action="store_true", help="no compilation: tries the script out")
     options = parser.parse_args()
-    os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(options.kv_gib)
-    os.environ["VLLM_CPU_OMP_THREADS_BIND"] = f"0-{options.threads - 1}"
+    # Threads, cache size and the like come from the environment: see ENVIRONMENT in matches.py.
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
-    os.environ["VLLM_NO_USAGE_STATS"] = "1"
 
     from jobs import Answer, Book, Job, serve, versions
     from vllm import LLM, SamplingParams
