@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from arithmetics import draw, params
 from headrace.engine.draws import philox, uniform
-from headrace.engine.sampler import History, Sampled, SampleRow, sample
+from headrace.engine.sampler import History, Sampled, SampleRow
 from headrace.types import SamplingParams
 
 DRAWS = 4000
@@ -60,7 +61,7 @@ def exact(logits: list[float], sampling: SamplingParams, position: int) -> list[
 
 
 def drawn(
-    sampling: SamplingParams, *, logits: tuple[float, ...] = LOGITS, seed: int = 7
+    how: str, sampling: SamplingParams, *, logits: tuple[float, ...] = LOGITS, seed: int = 7
 ) -> Counter[int]:
     history = History.of(sampling, PROMPT)
     if history is not None:
@@ -77,7 +78,7 @@ def drawn(
         )
         for i in range(DRAWS)
     ]
-    outcomes = sample(torch.tensor(logits).expand(DRAWS, -1).contiguous(), rows)
+    outcomes = draw(how, torch.tensor(logits).expand(DRAWS, -1).contiguous(), rows)
     return Counter(outcome.token for outcome in outcomes if isinstance(outcome, Sampled))
 
 
@@ -147,11 +148,13 @@ FIXED = {
 }
 
 
+@pytest.mark.parametrize("how", params())
 @pytest.mark.parametrize("sampling", FIXED.values(), ids=FIXED.keys())
-def test_fixed_parameters(sampling: SamplingParams) -> None:
-    assert_fits(drawn(sampling), exact(list(LOGITS), sampling, len(COMPLETION)))
+def test_fixed_parameters(how: str, sampling: SamplingParams) -> None:
+    assert_fits(drawn(how, sampling), exact(list(LOGITS), sampling, len(COMPLETION)))
 
 
+@pytest.mark.parametrize("how", params())
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(
     sampling=st.builds(
@@ -172,15 +175,33 @@ def test_fixed_parameters(sampling: SamplingParams) -> None:
     ),
     seed=st.integers(-(2**70), 2**70),
 )
-def test_combinations(sampling: SamplingParams, seed: int) -> None:
-    assert_fits(drawn(sampling, seed=seed), exact(list(LOGITS), sampling, len(COMPLETION)))
+def test_combinations(how: str, sampling: SamplingParams, seed: int) -> None:
+    assert_fits(drawn(how, sampling, seed=seed), exact(list(LOGITS), sampling, len(COMPLETION)))
 
 
+@pytest.mark.parametrize("how", params())
 @pytest.mark.parametrize(("top_p", "kept"), [(0.5, 2), (0.51, 3), (0.75, 3), (0.25, 1), (0.2, 1)])
-def test_top_p_keeps_the_token_that_crosses(top_p: float, kept: int) -> None:
+def test_top_p_keeps_the_token_that_crosses(how: str, top_p: float, kept: int) -> None:
     """Four equal tokens: 0.25 each is exact, so the threshold itself is tested, and ties by id."""
-    counts = drawn(SamplingParams(top_p=top_p), logits=(1.0, 1.0, 1.0, 1.0, -1e30, -1e30, -1e30))
+    logits = (1.0, 1.0, 1.0, 1.0, -1e30, -1e30, -1e30)
+    counts = drawn(how, SamplingParams(top_p=top_p), logits=logits)
     assert set(counts) == set(range(kept))
+
+
+@pytest.mark.parametrize("how", params())
+def test_top_p_over_many_tokens(how: str) -> None:
+    """Ten thousand equal tokens: far more than are simply sorted, the threshold exact again."""
+    logits_V = torch.zeros(20_000)
+    logits_V[10_000:] = -1e30
+    rows = [
+        SampleRow(sampling=SamplingParams(top_p=0.35), seed=seed, choice=0, position=0)
+        for seed in range(400)
+    ]
+    outcomes = draw(how, logits_V.expand(400, -1).contiguous(), rows)
+    tokens = [outcome.token for outcome in outcomes if isinstance(outcome, Sampled)]
+    assert len(tokens) == 400
+    assert max(tokens) < 3500
+    assert stats.kstest([token / 3500 for token in tokens], "uniform").pvalue > SIGNIFICANCE
 
 
 def test_philox_is_numpys() -> None:

@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from headrace.engine import sampler
+from arithmetics import arithmetic, params
+from headrace.engine import sampler, sampler_torch
 from headrace.engine.sampler import (
     History,
     Sampled,
@@ -19,6 +20,14 @@ from headrace.errors import InvalidParameter, ServiceError
 from headrace.types import SamplingParams
 
 GREEDY = SamplingParams(temperature=0.0)
+
+
+@pytest.fixture(autouse=True, params=params())
+def _each_arithmetic(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    def chosen(logits_RV: torch.Tensor, pool: object = None) -> sampler.Arithmetic:
+        return arithmetic(request.param)
+
+    monkeypatch.setattr(sampler, "arithmetic_for", chosen)
 
 
 def row(sampling: SamplingParams, **more: object) -> SampleRow:
@@ -114,7 +123,7 @@ def test_logprobs_only_where_asked_for() -> None:
 
 
 def test_prompt_logprobs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sampler, "_CHUNK_ENTRIES", 3 * 11)  # several chunks
+    monkeypatch.setattr(sampler_torch, "_CHUNK_ENTRIES", 3 * 11)  # several chunks
     logits_TV = torch.randn(10, 11, generator=torch.Generator().manual_seed(2))
     targets = [(3 * t) % 11 for t in range(10)]
     scored = prompt_logprobs(logits_TV, targets, k=20)
