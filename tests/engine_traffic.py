@@ -18,6 +18,7 @@ from headrace.engine.core import EngineCore
 from headrace.engine.request import EngineRequest, RowResult, Sequence, StopFactory
 from headrace.engine.sampler import History, Sampled, SampleRow, prompt_logprobs, sample
 from headrace.engine.scheduler import Events, Plan, Scheduler
+from headrace.engine.stacks import eager
 from headrace.model.attend import Packed
 from headrace.model.config import ModelConfig
 from headrace.model.decoder import Decoder
@@ -202,7 +203,10 @@ def make_core(
         kv_cache_bytes=blocks * block_tokens * token_bytes,
         **settings,
     )
-    return EngineCore(decoder, engine, fingerprint=family, clock=clock or Clock())
+    built = eager(decoder, engine)
+    return EngineCore(
+        built.stack, engine, blocks=built.blocks, fingerprint=family, clock=clock or Clock()
+    )
 
 
 @dataclass(frozen=True)

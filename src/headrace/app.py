@@ -86,28 +86,9 @@ class OfflineEngine:
 
 def offline_engine(settings: Settings) -> OfflineEngine:
     """Load the checkpoint into this process as the worker does."""
-    import torch
+    from headrace.engine.loading import load_core
 
-    from headrace.engine.core import EngineCore
-    from headrace.engine.worker import physical_cores
-    from headrace.model.checkpoint import load
-
-    torch.set_num_threads(settings.engine.threads or physical_cores())
-    model = settings.model
-    device = model.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    dtype = "float32" if model.dtype == "auto" and not model.path else model.dtype
-    checkpoint = load(
-        model_path(settings), dtype=dtype, device=device, context_tokens=model.context_tokens
-    )
-    core = EngineCore(
-        checkpoint.decoder,
-        settings.engine,
-        fingerprint=checkpoint.fingerprint,
-        context_tokens=model.context_tokens or None,
-    )
-    return OfflineEngine(core)
+    return OfflineEngine(load_core(model_path(settings), settings.model, settings.engine).core)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -39,6 +39,11 @@ class ModelSettings:
     """auto | float32 | bfloat16 | float16; auto = the checkpoint's, float32 for sprout."""
     device: str = "auto"
     """auto | cpu | cuda | cuda:N."""
+    quantization: str = "none"
+    """none | int8 | int4: round a full-precision checkpoint's weights while it is loaded;
+    `headrace quantize` does it better, once."""
+    quantization_group: int = 32
+    """Weights that share a scale: 32, 64 or 128."""
     chat_template: str = ""
     """A Jinja file used instead of the checkpoint's own."""
     context_tokens: int = 0
@@ -47,8 +52,13 @@ class ModelSettings:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EngineSettings:
-    block_tokens: int = 16
-    """Tokens a KV block holds; a power of two."""
+    kernels: str = "auto"
+    """auto | native | torch; auto = native on a CPU that has them, for bfloat16 and quantized
+    weights. `headrace doctor` says which run."""
+    block_tokens: int = 32
+    """Tokens a KV block holds; a power of two, with native kernels at least 16."""
+    kv_dtype: str = "auto"
+    """auto | bfloat16 | int8; auto = bfloat16 with native kernels, else the model's own."""
     kv_cache_bytes: int = 0
     """0 = a quarter of the free memory, at least one full context."""
     max_batch_tokens: int = 512

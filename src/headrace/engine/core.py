@@ -1,6 +1,6 @@
 """The engine in one thread: requests in, a step at a time, token events out.
 
-    core = EngineCore(decoder, settings.engine, fingerprint=checkpoint.fingerprint)
+    core = EngineCore(stack, settings.engine, blocks=blocks, fingerprint=checkpoint.fingerprint)
     core.submit(request)
     while core.has_work:
         for output in core.step(): ...
@@ -13,8 +13,8 @@ import logging
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
+import numpy as np
 import torch
 
 from headrace.config import EngineSettings
@@ -25,16 +25,12 @@ from headrace.engine.runner import Runner
 from headrace.engine.sampler import check_sampling
 from headrace.engine.scheduler import Events, Scheduler
 from headrace.engine.stops import StopWatch
-from headrace.errors import ConfigError, HeadraceError, InvalidParameter
-from headrace.model.attend import KvCache
-from headrace.model.decoder import Decoder
+from headrace.errors import HeadraceError, InvalidParameter
+from headrace.model.stack import Stack, Step
 from headrace.tokens import Tokenizer
 from headrace.types import FinishReason, SamplingParams, TokenEvent, TokenLogprob, Usage
 
 _LOG = logging.getLogger(__name__)
-
-# Where the machine does not say what is free; enough for a small model, and a setting overrides it.
-_ASSUMED_FREE_BYTES = 2 << 30
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,47 +65,34 @@ class EngineCore:
     """Scheduler, blocks, runner and sampler joined.
 
     Args:
-        decoder: The model; its device and dtype are the engine's and the KV pool's.
+        stack: The model over its KV pool.
         settings: Sizes and limits.
+        blocks: KV blocks of the pool.
         fingerprint: Of the weights; separates prefix caches.
-        adapter: Name of the adapter in `decoder`; separates prefix caches.
-        context_tokens: Longest sequence; None = the decoder's.
+        adapter: Name of the adapter in the weights; separates prefix caches.
+        context_tokens: Longest sequence; None = the stack's.
         tokenizer: For stop strings; without it such requests are refused.
         clock: Seconds; `EngineRequest.deadline_s` is on it.
-
-    Raises:
-        ConfigError: Settings with which nothing can run.
     """
 
     def __init__(
         self,
-        decoder: Decoder,
+        stack: Stack,
         settings: EngineSettings,
         *,
+        blocks: int,
         fingerprint: str = "",
         adapter: str = "",
         context_tokens: int | None = None,
         tokenizer: Tokenizer | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        weight = decoder.norm.weight
-        self.context_tokens = context_tokens or decoder.context_tokens
-        self.vocab_size = decoder.config.vocab_size
+        self.context_tokens = context_tokens or stack.context_tokens
+        self.vocab_size = stack.config.vocab_size
+        self.kernels = stack.name
         self._settings = settings
-        blocks = pool_blocks(
-            settings,
-            token_bytes=KvCache.bytes_per_token(decoder.config, weight.dtype),
-            context_tokens=self.context_tokens,
-            free_bytes=free_bytes(weight.device),
-        )
-        kv = KvCache.allocate(
-            decoder.config,
-            blocks=blocks,
-            block_tokens=settings.block_tokens,
-            dtype=weight.dtype,
-            device=weight.device,
-        )
-        self._runner = Runner(decoder, kv)
+        self._stack = stack
+        self._runner = Runner(stack)
 
         def watch_stops(sampling: SamplingParams) -> StopPush:
             assert tokenizer is not None
@@ -162,6 +145,22 @@ class EngineCore:
             return _outputs(events + scheduler.fail(plan, text))
         return _outputs(events + scheduler.commit(plan, results))
 
+    def warm_up(self) -> None:
+        """Run one token: the first call of an operation pays for its set-up. Nothing may be
+        running; what it leaves in block 0 is never read."""
+        assert not self.has_work
+        zero_1 = np.zeros(1, dtype=np.int32)
+        one_1 = np.ones(1, dtype=np.int32)
+        step = Step(
+            ids_T=zero_1,
+            pos_T=zero_1,
+            row_start_S1=np.array([0, 1], dtype=np.int32),
+            context_S=one_1,
+            blocks_SB=np.zeros((1, 1), dtype=np.int32),
+        )
+        with torch.inference_mode():
+            self._stack.logits(self._stack.hidden(step))
+
     def stats(self) -> EngineStats:
         """A snapshot."""
         scheduler, blocks = self._scheduler, self._scheduler.blocks
@@ -194,49 +193,6 @@ class EngineCore:
         check_sampling(request.sampling, vocab_size=self.vocab_size)
         if request.sampling.seed is None:
             raise InvalidParameter("`seed` is None; resolve it before submitting", param="seed")
-
-
-def pool_blocks(
-    settings: EngineSettings, *, token_bytes: int, context_tokens: int, free_bytes: int
-) -> int:
-    """Blocks of the KV pool.
-
-    `kv_cache_bytes` as given; where it is 0, a quarter of `free_bytes`, but at least one context
-    and at most `max_running` of them.
-
-    Raises: ConfigError: Not even one block, or a size that is no power of two.
-    """
-    size = settings.block_tokens
-    if size < 1 or size & (size - 1):
-        raise ConfigError(f"engine.block_tokens = {size} is not a power of two")
-    for name in ("max_batch_tokens", "max_running"):
-        if getattr(settings, name) < 1:
-            raise ConfigError(f"engine.{name} = {getattr(settings, name)} is below 1")
-    block_bytes = size * token_bytes
-    if settings.kv_cache_bytes:
-        blocks = settings.kv_cache_bytes // block_bytes
-        if blocks < 1:
-            raise ConfigError(
-                f"engine.kv_cache_bytes = {settings.kv_cache_bytes} holds no block; one of {size} "
-                f"tokens takes {block_bytes} bytes, one full context "
-                f"{-(-context_tokens // size) * block_bytes}"
-            )
-        return blocks
-    context = -(-context_tokens // size)
-    return min(max(context, free_bytes // 4 // block_bytes), settings.max_running * context)
-
-
-def free_bytes(device: torch.device) -> int:
-    """Memory that can be had without swapping."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) << 10
-    except OSError:
-        pass  # not Linux
-    return _ASSUMED_FREE_BYTES
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

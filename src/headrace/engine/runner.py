@@ -5,10 +5,12 @@ Invariant: the runner keeps nothing between steps but the KV pool and, for penal
 Shapes: T rows of the step, R rows that are sampled from, D model, V vocabulary.
 """
 
+import itertools
 from collections.abc import Sequence as Items
 from dataclasses import dataclass, replace
 from weakref import WeakKeyDictionary
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,47 +25,33 @@ from headrace.engine.sampler import (
 )
 from headrace.engine.scheduler import Plan
 from headrace.errors import ServiceError
-from headrace.model.attend import KvCache, Paged, PagedSpan, slots
-from headrace.model.decoder import Decoder
+from headrace.model.stack import Stack, Step
 from headrace.types import TokenLogprob
 
 # Entries of a [rows, V] tensor of prompt logits: 16 MiB in float32, whatever the vocabulary.
 _SCORE_ENTRIES = 4 << 20
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Layout:
-    """A plan as rows."""
-
-    ids: list[int]
-    positions: list[int]
-    spans: list[PagedSpan]
-    """One a sequence, in the plan's order."""
-
-
 class Runner:
     """Executes plans on one device.
 
     Args:
-        decoder: The model, on its device.
-        kv: The pool that the scheduler's block numbers mean.
+        stack: The model and the pool that the scheduler's block numbers mean.
     """
 
-    def __init__(self, decoder: Decoder, kv: KvCache) -> None:
-        self._decoder = decoder
-        self._kv = kv
-        self._device = kv.k[0].device
+    def __init__(self, stack: Stack) -> None:
+        self._stack = stack
         self._histories: WeakKeyDictionary[Sequence, _Kept] = WeakKeyDictionary()
 
     def execute(self, plan: Plan) -> dict[Sequence, RowResult]:
         """Run every row of the plan, sample where a sequence's last token ran, score prompts."""
-        layout = _lay_out(plan)
+        starts = [0, *itertools.accumulate(plan.rows.values())]
         with torch.inference_mode():
-            hidden_TD = self._hidden(layout)
-            results = self._score_prompts(plan, layout, hidden_TD)
+            hidden_TD = self._stack.hidden(lay_out(plan, starts))
+            results = self._score_prompts(plan, starts, hidden_TD)
             sampling = [
-                (sequence, span.row_end - 1)
-                for (sequence, rows), span in zip(plan.rows.items(), layout.spans, strict=True)
+                (sequence, end - 1)
+                for (sequence, rows), end in zip(plan.rows.items(), starts[1:], strict=True)
                 if sequence.samples and sequence.computed + rows == len(sequence)
             ]
             outcomes = self._sample(sampling, hidden_TD)
@@ -75,18 +63,11 @@ class Runner:
                 results[sequence] = RowResult(failure=outcome.reason)
         return results
 
-    def _hidden(self, layout: _Layout) -> Tensor:
-        device, spans = self._device, layout.spans
-        attend = Paged(self._kv, slots(spans, self._kv.block_tokens, device), spans)
-        ids_T = torch.tensor(layout.ids, dtype=torch.int64, device=device)
-        pos_T = torch.tensor(layout.positions, dtype=torch.int64, device=device)
-        return self._decoder.hidden(ids_T, pos_T, attend)
-
     def _sample(self, sampling: Items[tuple[Sequence, int]], hidden_TD: Tensor) -> list[Outcome]:
         if not sampling:
             return []
-        rows_R = torch.tensor([row for _, row in sampling], device=self._device)
-        logits_RV = self._decoder.logits(hidden_TD[rows_R])
+        rows_R = torch.tensor([row for _, row in sampling], device=hidden_TD.device)
+        logits_RV = self._stack.logits(hidden_TD[rows_R])
         return sample(logits_RV, [self._sample_row(sequence) for sequence, _ in sampling])
 
     def _sample_row(self, sequence: Sequence) -> SampleRow:
@@ -106,17 +87,17 @@ class Runner:
         )
 
     def _score_prompts(
-        self, plan: Plan, layout: _Layout, hidden_TD: Tensor
+        self, plan: Plan, starts: Items[int], hidden_TD: Tensor
     ) -> dict[Sequence, RowResult]:
         results: dict[Sequence, RowResult] = {}
-        for (sequence, rows), span in zip(plan.rows.items(), layout.spans, strict=True):
+        for (sequence, rows), start in zip(plan.rows.items(), starts, strict=False):
             if not sequence.scores_prompt:
                 continue
             # Row p scores token p + 1; after a preemption the first of them are known already.
             prompt = sequence.request.prompt
             first = max(sequence.computed, len(sequence.prompt_scores))
             last = min(sequence.computed + rows, len(prompt) - 1)
-            offset = span.row_start - sequence.computed
+            offset = start - sequence.computed
             try:
                 scores = self._score(
                     hidden_TD[first + offset : max(first, last) + offset],
@@ -133,9 +114,9 @@ class Runner:
         self, hidden_RD: Tensor, targets: tuple[int, ...], *, k: int
     ) -> tuple[TokenLogprob, ...]:
         found: list[TokenLogprob] = []
-        chunk = max(1, _SCORE_ENTRIES // self._decoder.config.vocab_size)
+        chunk = max(1, _SCORE_ENTRIES // self._stack.config.vocab_size)
         for start in range(0, len(targets), chunk):
-            logits_RV = self._decoder.logits(hidden_RD[start : start + chunk])
+            logits_RV = self._stack.logits(hidden_RD[start : start + chunk])
             found += prompt_logprobs(logits_RV, targets[start : start + chunk], k=k)
         return tuple(found)
 
@@ -155,19 +136,24 @@ class _Kept:
         return self.history
 
 
-def _lay_out(plan: Plan) -> _Layout:
-    layout = _Layout(ids=[], positions=[], spans=[])
-    for sequence, rows in plan.rows.items():
-        start, stop = sequence.computed, sequence.computed + rows
-        row_start = len(layout.ids)
-        layout.ids.extend(sequence.tokens(start, stop))
-        layout.positions.extend(range(start, stop))
-        layout.spans.append(
-            PagedSpan(
-                row_start=row_start,
-                row_end=row_start + rows,
-                blocks=sequence.blocks,
-                context_tokens=stop,
-            )
-        )
-    return layout
+def lay_out(plan: Plan, starts: Items[int]) -> Step:
+    """The plan's rows as arrays, its sequences in their order; sequence s begins at `starts[s]`."""
+    ids: list[int] = []
+    positions_T = np.empty(starts[-1], dtype=np.int32)
+    contexts: list[int] = []
+    for (sequence, rows), start in zip(plan.rows.items(), starts, strict=False):
+        computed = sequence.computed
+        ids += sequence.tokens(computed, computed + rows)
+        positions_T[start : start + rows] = range(computed, computed + rows)
+        contexts.append(computed + rows)
+    tables = [sequence.blocks for sequence in plan.rows]
+    blocks_SB = np.zeros((len(tables), max(map(len, tables))), dtype=np.int32)
+    for row_B, table in zip(blocks_SB, tables, strict=True):
+        row_B[: len(table)] = table
+    return Step(
+        ids_T=np.array(ids, dtype=np.int32),
+        pos_T=positions_T,
+        row_start_S1=np.array(starts, dtype=np.int32),
+        context_S=np.array(contexts, dtype=np.int32),
+        blocks_SB=blocks_SB,
+    )

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 
 from headrace.engine.request import EngineRequest
-from headrace.errors import ConfigError, HeadraceError, NotReady, Overloaded, WorkerDied
+from headrace.errors import HeadraceError, NotReady, Overloaded, WorkerDied
 from headrace.types import FinishReason, TokenEvent
 from headrace.wire.frames import (
     Beat,
@@ -276,20 +276,6 @@ def flatten(stats: Any, prefix: str = "") -> dict[str, float]:
     return flat
 
 
-def physical_cores() -> int:
-    """Cores this process may use, hyper-threads of one core counted once."""
-    if not hasattr(os, "sched_getaffinity"):
-        return os.cpu_count() or 1
-    cores: set[str] = set()
-    for cpu in os.sched_getaffinity(0):
-        path = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
-        try:
-            cores.add(path.read_text())
-        except OSError:
-            cores.add(str(cpu))
-    return max(1, len(cores))
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of the process; its exit status."""
     started_s = time.monotonic()
@@ -340,44 +326,21 @@ def _await_configure(link: Link) -> Configure | None:
 
 def _build(configure: Configure, link: Link, started_s: float) -> tuple[Worker, Ready]:
     # Imported here: the loop above is tested without torch, and so is its protocol.
-    import torch
-
-    from headrace.engine.core import EngineCore
-    from headrace.model.attend import Packed
-    from headrace.model.checkpoint import load
+    from headrace.engine.loading import load_core
     from headrace.tokens import Tokenizer
 
-    threads = configure.engine.threads or physical_cores()
-    torch.set_num_threads(threads)
-    model = configure.model
-    device = model.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    elif device.startswith("cuda") and not torch.cuda.is_available():
-        raise ConfigError(f"model.device = {device!r} but this torch sees no GPU; use cpu or auto")
-    # The bundled model (no path set) is small enough that float32 costs nothing and reads best.
-    dtype = "float32" if model.dtype == "auto" and not model.path else model.dtype
     path = Path(configure.path)
-    checkpoint = load(path, dtype=dtype, device=device, context_tokens=model.context_tokens)
-    core = EngineCore(
-        checkpoint.decoder,
-        configure.engine,
-        fingerprint=checkpoint.fingerprint,
-        context_tokens=model.context_tokens or None,
-        tokenizer=Tokenizer.load(path),
-    )
-    with torch.inference_mode():  # the first call of an operation pays for its set-up: pay now
-        ids_T = torch.zeros(1, dtype=torch.long, device=device)
-        hidden_TD = checkpoint.decoder.hidden(ids_T, ids_T, Packed(ids_T))
-        checkpoint.decoder.logits(hidden_TD)
+    loaded = load_core(path, configure.model, configure.engine, tokenizer=Tokenizer.load(path))
+    checkpoint, core = loaded.checkpoint, loaded.core
     ready = Ready(
         pid=os.getpid(),
         vocab_size=core.vocab_size,
         context_tokens=core.context_tokens,
         fingerprint=checkpoint.fingerprint,
         dtype=str(checkpoint.dtype).removeprefix("torch."),
-        device=device,
-        threads=threads,
+        device=loaded.device,
+        threads=loaded.threads,
+        kernels=core.kernels,
         load_s=time.monotonic() - started_s,
     )
     worker = Worker(core, link, drain_s=configure.drain_s, eos_ids=checkpoint.eos_ids)

@@ -69,6 +69,8 @@ class Ready(msgspec.Struct, frozen=True, kw_only=True, tag="ready"):
     dtype: str
     device: str
     threads: int
+    kernels: str
+    """What runs: `torch float32`, `native avx512 int8`."""
     load_s: float
     """From the worker's first instruction to here."""
 

@@ -80,7 +80,7 @@ def build(configure, link, started_s):
         os._exit(9)
     worker = W.Worker(Core(), link, drain_s=configure.drain_s)
     return worker, Ready(pid=os.getpid(), vocab_size=9, context_tokens=99, fingerprint="f",
-        dtype="float32", device="cpu", threads=1, load_s=0.0)
+        dtype="float32", device="cpu", threads=1, kernels="none", load_s=0.0)
 
 W._build = build
 sys.exit(W.main())

@@ -8,10 +8,11 @@ import torch
 
 from engine_traffic import Clock, make_core, request, tiny_decoder, twin
 from headrace.config import EngineSettings
-from headrace.engine import core as core_module
-from headrace.engine.core import EngineCore, free_bytes, gather, generate_all, pool_blocks
+from headrace.engine import stacks
+from headrace.engine.core import EngineCore, gather, generate_all
 from headrace.engine.request import EngineRequest
 from headrace.engine.runner import Runner
+from headrace.engine.stacks import eager, free_bytes, pool_blocks
 from headrace.errors import ConfigError, HeadraceError, InvalidParameter
 from headrace.types import FinishReason, TokenEvent, Usage
 
@@ -109,9 +110,12 @@ def test_stop_strings_end_a_choice_through_the_tokenizer() -> None:
     tokens = twin("qwen3", plain, 0).tokens
     text = "".join(chr(97 + token % 26) for token in tokens)
     stop = text[4:6]
+    settings = EngineSettings(block_tokens=4, kv_cache_bytes=1 << 20)
+    built = eager(tiny_decoder("qwen3"), settings)
     core = EngineCore(
-        tiny_decoder("qwen3"),
-        EngineSettings(block_tokens=4, kv_cache_bytes=1 << 20),
+        built.stack,
+        settings,
+        blocks=built.blocks,
         tokenizer=Letters(),  # pyright: ignore[reportArgumentType]
     )
     [choice] = generate_all(core, [request("a", [1, 2, 3], max_tokens=12, stop=(stop,))])[
@@ -157,21 +161,30 @@ def test_penalties_count_each_token_once_across_a_preemption() -> None:
 @pytest.mark.parametrize(
     ("settings", "free", "blocks"),
     [
-        (EngineSettings(kv_cache_bytes=1000), 0, 6),
-        (EngineSettings(), 0, 7),  # one context of 100 tokens
-        (EngineSettings(), 64 * 16 * 10, 16),  # a quarter of what is free
-        (EngineSettings(max_running=3), 1 << 40, 21),  # three contexts are enough for three
+        (EngineSettings(block_tokens=16, kv_cache_bytes=1000), 0, 6),
+        (EngineSettings(block_tokens=16), 0, 7),  # one context of 100 tokens
+        (EngineSettings(block_tokens=16), 64 * 16 * 10, 16),  # a quarter of what is free
+        (
+            EngineSettings(block_tokens=16, max_running=3),
+            1 << 40,
+            21,
+        ),  # three contexts are enough for three
     ],
 )
 def test_pool_size(settings: EngineSettings, free: int, blocks: int) -> None:
-    found = pool_blocks(settings, token_bytes=10, context_tokens=100, free_bytes=free)
+    found = pool_blocks(
+        settings, block_bytes=10 * settings.block_tokens, context_tokens=100, free_bytes=free
+    )
     assert found == blocks
 
 
 @pytest.mark.parametrize(
     ("settings", "text"),
     [
-        (EngineSettings(kv_cache_bytes=100), "holds no block; one of 16 tokens takes 160 bytes"),
+        (
+            EngineSettings(block_tokens=16, kv_cache_bytes=100),
+            "holds no block; one of 16 tokens takes 160 bytes",
+        ),
         (EngineSettings(block_tokens=12), "block_tokens = 12 is not a power of two"),
         (EngineSettings(block_tokens=0), "block_tokens = 0"),
         (EngineSettings(max_running=0), "max_running = 0 is below 1"),
@@ -180,7 +193,9 @@ def test_pool_size(settings: EngineSettings, free: int, blocks: int) -> None:
 )
 def test_sizes_with_which_nothing_runs(settings: EngineSettings, text: str) -> None:
     with pytest.raises(ConfigError, match=text):
-        pool_blocks(settings, token_bytes=10, context_tokens=100, free_bytes=1 << 30)
+        pool_blocks(
+            settings, block_bytes=10 * settings.block_tokens, context_tokens=100, free_bytes=1 << 30
+        )
 
 
 def test_free_memory(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -196,9 +211,9 @@ def test_free_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "mem_get_info", of_cuda)
     assert free_bytes(torch.device("cuda:1")) == 5
     monkeypatch.setattr(Path, "read_text", missing)
-    assert free_bytes(cpu) == core_module._ASSUMED_FREE_BYTES
+    assert free_bytes(cpu) == stacks._ASSUMED_FREE_BYTES
     monkeypatch.setattr(Path, "read_text", lambda self: "MemTotal: 5 kB\n")
-    assert free_bytes(cpu) == core_module._ASSUMED_FREE_BYTES
+    assert free_bytes(cpu) == stacks._ASSUMED_FREE_BYTES
 
 
 # --- collecting -------------------------------------------------------------------------------

@@ -10,7 +10,8 @@ import pytest
 
 from headrace.engine import worker as module
 from headrace.engine.request import EngineRequest
-from headrace.engine.worker import Link, Worker, flatten, physical_cores
+from headrace.engine.threads import physical_cores
+from headrace.engine.worker import Link, Worker, flatten
 from headrace.errors import ContextLengthExceeded, HeadraceError, Overloaded
 from headrace.types import FinishReason, SamplingParams, TokenEvent, Usage
 from headrace.wire.frames import (

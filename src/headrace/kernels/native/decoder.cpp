@@ -18,7 +18,7 @@
 namespace hr {
 namespace {
 
-constexpr int kStages = 9;  // counters a layer
+constexpr int kStages = 10;  // counters a layer
 
 struct Work {
   const hr_decoder& model;
