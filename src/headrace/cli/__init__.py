@@ -40,6 +40,11 @@ VERBS = (
     Verb(name="chat", target="headrace.cli.chat:chat", help="talk with a model in the terminal"),
     Verb(name="generate", target="headrace.cli.generate:generate", help="answer one prompt"),
     Verb(name="train", target="headrace.cli.train:train", help="train a model from text"),
+    Verb(
+        name="quantize",
+        target="headrace.cli.quantize:quantize",
+        help="make a model smaller and faster",
+    ),
     Verb(name="model", target="headrace.cli.model:model", help="look into a checkpoint"),
     Verb(
         name="tokens", target="headrace.cli.tokens:tokens", help="count, inspect, train tokenizers"

@@ -7,7 +7,7 @@ from rich.table import Table
 
 from headrace.cli.report import console, emit_json
 from headrace.model.hub import resolve
-from headrace.model.inspect import DTYPE_BYTES, Inspection
+from headrace.model.inspect import Inspection
 from headrace.model.inspect import inspect as inspect_directory
 
 model = typer.Typer(no_args_is_help=True, help="Look into a checkpoint.")
@@ -32,7 +32,8 @@ def inspect(path: Path, as_json: Json = False) -> None:
     stored = ", ".join(f"{_bytes(size)} as {name}" for name, size in found.stored_bytes.items())
     out.print(
         f"{found.path}: {found.family}, {found.layers} layers, {_count(found.parameters)} "
-        f"parameters, context {found.context_tokens:,} tokens; stored {stored}"
+        f"parameters, context {found.context_tokens:,} tokens; quantization {found.quantization}; "
+        f"stored {stored}"
     )
     for table in (_parts(found), _per_token(found), _fits(found)):
         out.print(table)
@@ -53,10 +54,8 @@ def _per_token(found: Inspection) -> Table:
     table = Table("type", title="bytes", title_justify="left")
     for name in ("weights", "KV per token"):
         table.add_column(name, justify="right")
-    for dtype in DTYPE_BYTES:
-        table.add_row(
-            dtype, _bytes(found.weight_bytes[dtype]), _bytes(found.kv_bytes_per_token[dtype])
-        )
+    for dtype, size in found.weight_bytes.items():
+        table.add_row(dtype, _bytes(size), _bytes(found.kv_bytes_per_token[dtype]))
     return table
 
 
@@ -65,14 +64,14 @@ def _fits(found: Inspection) -> Table:
     table = Table(title=title, title_justify="left")
     table.add_column("context", justify="right")
     table.add_column("FLOPs per token there", justify="right")
-    for dtype in DTYPE_BYTES:
+    for dtype in found.weight_bytes:
         table.add_column(f"sequences, {dtype}", justify="right")
     counts = {(fit.dtype, fit.context_tokens): fit.sequences for fit in found.fits}
     for context in sorted({fit.context_tokens for fit in found.fits}):
         table.add_row(
             f"{context:,}",
             _count(found.flops_per_token[context]),
-            *(f"{counts[dtype, context]:,}" for dtype in DTYPE_BYTES),
+            *(f"{counts[dtype, context]:,}" for dtype in found.weight_bytes),
         )
     return table
 

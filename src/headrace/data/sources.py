@@ -147,24 +147,23 @@ def _topics() -> Iterator[Document]:
             )
 
 
-def texts(directory: Path) -> Iterator[Document]:
-    """The documents of every `*.jsonl[.gz]` and `*.txt[.gz]` of a directory, by file name.
+def texts(path: Path) -> Iterator[Document]:
+    """The documents of one `*.jsonl[.gz]` or `*.txt[.gz]`, or of all in a directory, by file name.
 
     Raises:
         DataError: No such directory, no such file in it, or a file that cannot be read.
     """
-    if not directory.is_dir():
-        raise DataError(f"{directory} is not a directory; give one with *.jsonl.gz or *.txt.gz")
-    files = [
-        path for path in sorted(directory.iterdir())
-        if path.name.removesuffix(".gz").endswith((".jsonl", ".txt"))
-    ]  # fmt: skip
+    kinds = (".jsonl", ".txt")
+    found = [path] if path.is_file() else sorted(path.iterdir()) if path.is_dir() else None
+    if found is None:
+        raise DataError(f"{path} is not a directory; give one with *.jsonl.gz or *.txt.gz")
+    files = [file for file in found if file.name.removesuffix(".gz").endswith(kinds)]
     if not files:
-        raise DataError(f"{directory} has no *.jsonl, *.txt, *.jsonl.gz or *.txt.gz file")
-    for path in files:
-        name = path.name.split(".")[0]
+        raise DataError(f"{path} has no *.jsonl, *.txt, *.jsonl.gz or *.txt.gz file")
+    for file in files:
+        name = file.name.split(".")[0]
         licence = _LICENCES.get(name, "unknown: see the directory the text came from")
-        for key, text in _records(path):
+        for key, text in _records(file):
             yield Document(id=f"{name}/{key}", source=name, licence=licence, text=text)
 
 

@@ -3,19 +3,19 @@
 Invariant: after `load` every parameter came from the file and every tensor of the file went
 somewhere; a key too many, too few or of another shape is an error that names it. Weights are mapped
 from the file, not copied, where device and dtype allow. What `save` wrote, transformers loads, with
-the same logits; a directory appears complete or not at all.
+the same logits; a directory appears complete or not at all. A quantized directory (see
+`quantization`) gives a decoder with `QuantizedLinear` modules, whose tiles are mapped too.
 """
 
-import hashlib
 import json
 import os
 import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -26,12 +26,16 @@ from headrace.errors import CheckpointError
 from headrace.model.config import ModelConfig
 from headrace.model.decoder import Decoder
 from headrace.model.files import INDEX, SINGLE, TensorEntry, peek, read_tensors
+from headrace.model.fingerprint import fingerprint, write_sums
 from headrace.model.generation import GenerationDefaults
+from headrace.model.quantized import SCALE, check_described, densify_fp8, prepare
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 """Names of settings and of config.json -> torch."""
 
 _STORED = {"F64": "float32", "F32": "float32", "BF16": "bfloat16", "F16": "float16"}
+_RAW = {torch.uint8: "U8", torch.float8_e4m3fn: "F8_E4M3"}
+"""Types of quantized tensors, which are loaded and saved as they are -> safetensors' names."""
 _SHARD_BYTES = 5_000_000_000
 
 
@@ -68,20 +72,24 @@ def load(
     Raises:
         CheckpointError: Anything missing, too much, misshapen or damaged, by its name.
     """
-    directory = Path(path)
+    directory, target = Path(path), torch.device(device)
     seen = peek(directory)
     stored = read_tensors(directory)
+    chosen = _choose_dtype(dtype, stored)
     with torch.device("meta"):
         decoder = Decoder(seen.config, context_tokens=context_tokens or None)
+        if seen.config.quantization is not None:
+            prepare(decoder, seen.config.quantization, chosen)
     _match(directory, decoder, stored)
-    chosen = _choose_dtype(dtype, stored)
-    _assign(decoder, stored, chosen, torch.device(device))
+    _assign(decoder, stored, chosen, target)
+    if target.type == "cpu":
+        densify_fp8(decoder, chosen)  # no CPU computes in it
     decoder.eval()
     return Checkpoint(
         decoder=decoder,
         config=seen.config,
         dtype=chosen,
-        fingerprint=fingerprint(directory, stored),
+        fingerprint=fingerprint(directory, {entry.file for entry in stored.values()}),
         generation=seen.generation,
         eos_ids=seen.eos_ids,
         path=directory,
@@ -96,6 +104,7 @@ def save(
     dtype: str = "auto",
     shard_bytes: int = _SHARD_BYTES,
     generation: GenerationDefaults | None = None,
+    beside: Mapping[str, bytes] = MappingProxyType({}),
     replace_existing: bool = False,
 ) -> None:
     """Write a directory that transformers, and `load`, read.
@@ -110,15 +119,18 @@ def save(
         dtype: auto | float32 | bfloat16 | float16; auto = the decoder's own.
         shard_bytes: Largest weight file; a tensor is never split.
         generation: Written to generation_config.json where given.
+        beside: Further files, by their names.
         replace_existing: Put it in the place of a directory that is there, with all it holds.
 
     Raises:
-        CheckpointError: The directory exists, or cannot be written.
+        CheckpointError: The directory exists, or cannot be written, or `config.quantization` is
+            not how the decoder is quantized.
     """
     target = Path(path)
+    check_described(decoder, config.quantization)
     if target.exists() and not replace_existing:
         raise CheckpointError(f"{target} exists already; choose another directory or remove it")
-    own = decoder.embed_tokens.weight.dtype
+    own = decoder.norm.weight.dtype
     chosen = own if dtype == "auto" else _dtype(dtype)
     name = next(key for key, value in DTYPES.items() if value == chosen)
     try:
@@ -127,10 +139,14 @@ def save(
     except OSError as error:
         raise CheckpointError(f"cannot write beside {target}: {error.strerror}") from error
     try:
+        for file, content in beside.items():
+            (staging / file).write_bytes(content)
         _write_json(staging / "config.json", replace(config, dtype=name).to_hf())
         if generation is not None:
             _write_json(staging / "generation_config.json", generation.to_hf())
         _write_weights(decoder, staging, chosen, shard_bytes)
+        if config.quantization is not None:
+            write_sums(staging)
         _publish(staging, target)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"cannot write {target}: {error}") from error
@@ -138,27 +154,13 @@ def save(
         shutil.rmtree(staging, ignore_errors=True)
 
 
-def fingerprint(directory: Path, stored: Mapping[str, TensorEntry]) -> str:
-    """SHA-256, hex, over config.json and the weight files by name and content."""
-    files = [directory / "config.json", *sorted({entry.file for entry in stored.values()})]
-    with ThreadPoolExecutor(max_workers=4) as pool:  # hashing releases the interpreter lock
-        digests = list(pool.map(_digest, files))
-    lines = (f"{file.name}:{digest}\n" for file, digest in zip(files, digests, strict=True))
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
-
-
 def hub_name(name: str) -> str:
     """The name in a checkpoint file of one of the decoder's parameters."""
     return name if name.startswith("lm_head.") else f"model.{name}"
 
 
-def _digest(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
 def _match(directory: Path, decoder: Decoder, stored: Mapping[str, TensorEntry]) -> None:
-    expected = {hub_name(name): tuple(p.shape) for name, p in decoder.named_parameters()}
+    expected = {hub_name(name): tensor for name, tensor in decoder.state_dict().items()}
     missing = [name for name in expected if name not in stored]
     if missing:
         raise CheckpointError(
@@ -171,11 +173,18 @@ def _match(directory: Path, decoder: Decoder, stored: Mapping[str, TensorEntry])
             f"{directory} holds {_some(unexpected)}, which its config.json has no place for; "
             "it is not the model that config.json describes"
         )
-    for name, shape in expected.items():
-        if stored[name].shape != shape:
+    for name, tensor in expected.items():
+        entry, shape = stored[name], tuple(tensor.shape)
+        if entry.shape != shape:
             raise CheckpointError(
-                f"{directory}: {name} has shape {list(stored[name].shape)} where config.json calls "
+                f"{directory}: {name} has shape {list(entry.shape)} where config.json calls "
                 f"for {list(shape)}"
+            )
+        wanted = _RAW.get(tensor.dtype)
+        if (entry.dtype != wanted) if wanted else (entry.dtype not in _STORED):
+            raise CheckpointError(
+                f"{directory}: {name} is stored as {entry.dtype} where config.json calls for "
+                f"{wanted or ', '.join(_STORED)}"
             )
 
 
@@ -194,9 +203,10 @@ def _choose_dtype(dtype: str, stored: Mapping[str, TensorEntry]) -> torch.dtype:
     if dtype != "auto":
         return _dtype(dtype)
     elements: Counter[str] = Counter()
-    for entry in stored.values():
-        elements[_STORED[entry.dtype]] += entry.elements
-    return DTYPES[elements.most_common(1)[0][0]]
+    for name, entry in stored.items():
+        if entry.dtype in _STORED and not name.endswith(SCALE):
+            elements[_STORED[entry.dtype]] += entry.elements
+    return DTYPES[elements.most_common(1)[0][0]] if elements else torch.float32
 
 
 def _dtype(name: str) -> torch.dtype:
@@ -211,7 +221,7 @@ def _assign(
     by_file: dict[Path, list[str]] = {}
     for name, entry in stored.items():
         by_file.setdefault(entry.file, []).append(name)
-    names = {hub_name(name): name for name, _ in decoder.named_parameters()}
+    names = {hub_name(name): name for name in decoder.state_dict()}
     state: dict[str, Tensor] = {}
     head: Tensor | None = None
     for file, keys in by_file.items():
@@ -219,7 +229,7 @@ def _assign(
             with safe_open(file, framework="pt") as tensors:
                 for key in keys:
                     if key in names:
-                        state[names[key]] = tensors.get_tensor(key).to(device=device, dtype=dtype)
+                        state[names[key]] = _cast(key, tensors.get_tensor(key), dtype).to(device)
                     elif key == "lm_head.weight":
                         head = tensors.get_tensor(key).to(device=device, dtype=dtype)
         except (SafetensorError, OSError) as error:
@@ -233,13 +243,14 @@ def _assign(
 
 
 def _write_weights(decoder: Decoder, staging: Path, dtype: torch.dtype, shard_bytes: int) -> None:
-    shards = list(_shards(decoder, dtype, shard_bytes))
+    values = decoder.state_dict()
+    shards = list(_shards(values, dtype, shard_bytes))
     weight_map: dict[str, str] = {}
     total = 0
     for number, names in enumerate(shards, start=1):
         file = SINGLE if len(shards) == 1 else f"model-{number:05}-of-{len(shards):05}.safetensors"
         tensors = {
-            hub_name(name): decoder.get_parameter(name).detach().to("cpu", dtype).contiguous()
+            hub_name(name): _cast(name, values[name], dtype).to("cpu").contiguous()
             for name in names
         }
         save_file(tensors, staging / file, metadata={"format": "pt"})
@@ -249,17 +260,24 @@ def _write_weights(decoder: Decoder, staging: Path, dtype: torch.dtype, shard_by
         _write_json(staging / INDEX, {"metadata": {"total_size": total}, "weight_map": weight_map})
 
 
-def _shards(decoder: Decoder, dtype: torch.dtype, shard_bytes: int) -> Iterator[list[str]]:
+def _shards(
+    values: Mapping[str, Tensor], dtype: torch.dtype, shard_bytes: int
+) -> Iterator[list[str]]:
     names: list[str] = []
     size = 0
-    for name, parameter in decoder.named_parameters():
-        length = parameter.numel() * dtype.itemsize
+    for name, tensor in values.items():
+        length = _cast(name, tensor.to("meta"), dtype).nbytes
         if names and size + length > shard_bytes:
             yield names
             names, size = [], 0
         names.append(name)
         size += length
     yield names
+
+
+def _cast(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """A tensor of a file in a type of choice, but for those that quantization gives a type."""
+    return tensor if tensor.dtype in _RAW or name.endswith(SCALE) else tensor.to(dtype)
 
 
 def _write_json(path: Path, value: Mapping[str, object]) -> None:

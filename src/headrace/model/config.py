@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from headrace.errors import CheckpointError, UnsupportedModel
+from headrace.model.quantization import Quantization
 from headrace.model.rope_config import RopeConfig, parse_rope
 
 ARCHITECTURES = {
@@ -53,6 +54,8 @@ class ModelConfig:
     bos_token_id: int | None = None
     eos_token_ids: tuple[int, ...] = ()
     pad_token_id: int | None = None
+    quantization: Quantization | None = None
+    """How its matrices are stored; None = all in `dtype`."""
 
     def __post_init__(self) -> None:
         for name in _SIZES:
@@ -122,6 +125,11 @@ class ModelConfig:
             bos_token_id=next(iter(token_ids(hf, "bos_token_id")), None),
             eos_token_ids=token_ids(hf, "eos_token_id"),
             pad_token_id=next(iter(token_ids(hf, "pad_token_id")), None),
+            quantization=(
+                Quantization.from_hf(hf["quantization_config"])
+                if hf.get("quantization_config")
+                else None
+            ),
         )
 
     def to_hf(self) -> dict[str, Any]:
@@ -148,6 +156,8 @@ class ModelConfig:
         }
         if self.rope.kind != "default":
             hf["rope_scaling"] = rope
+        if self.quantization is not None:
+            hf["quantization_config"] = self.quantization.to_hf()
         if self.family in ("llama", "qwen3"):
             hf["attention_bias"] = self.o_bias
         if self.family == "llama":
@@ -180,7 +190,6 @@ _SIZES = (
 
 # Keys that change the arithmetic in models that are like these four, but are not.
 _FEATURES = (
-    "quantization_config",
     "compression_config",
     "num_experts",
     "num_local_experts",

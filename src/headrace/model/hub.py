@@ -8,9 +8,19 @@ import re
 from pathlib import Path
 
 from headrace.errors import CheckpointError, MissingExtra
+from headrace.model.fingerprint import SUMS
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(@[\w./-]+)?")
-_WANTED = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.tiktoken", "merges.txt", "vocab.txt"]
+_WANTED = [
+    "*.safetensors",
+    "*.json",
+    "*.jinja",
+    "*.model",
+    "*.tiktoken",
+    "merges.txt",
+    "vocab.txt",
+    SUMS,
+]
 
 
 def resolve(name_or_path: str | Path) -> Path:

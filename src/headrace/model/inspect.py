@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from headrace.model.config import ModelConfig
-from headrace.model.files import peek, read_tensors
+from headrace.model.files import TensorEntry, peek, read_tensors
+from headrace.model.matrices import matrices
 
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2}
 """The types that memory is reckoned for, and the bytes of a number."""
@@ -47,9 +48,12 @@ class Inspection:
     """embedding, attention, feed_forward, norms, head; a tied head counts once, as embedding."""
     stored_bytes: Mapping[str, int]
     """By the type's name in the files."""
+    quantization: str
+    """int8 | int4 | fp8 | none."""
     weight_bytes: Mapping[str, int]
-    """What the parameters occupy in each type."""
+    """What the parameters occupy in each type, and as they are stored where that is quantized."""
     kv_bytes_per_token: Mapping[str, int]
+    """By the same types; beside quantized weights in bfloat16."""
     flops_per_token: Mapping[int, int]
     """Position -> forward FLOPs of the token there."""
     memory_bytes: int
@@ -65,27 +69,20 @@ def inspect(directory: Path) -> Inspection:
     """
     config = peek(directory).config
     tensors = read_tensors(directory)
-    tied_copy = {"lm_head.weight"} if config.tie_word_embeddings else set[str]()
-    parts: Counter[str] = Counter(
-        dict.fromkeys(("embedding", "attention", "feed_forward", "norms", "head"), 0)
-    )
+    parts = _parts(config, tensors)
     stored: Counter[str] = Counter()
-    matrices = config.vocab_size * config.hidden_size if config.tie_word_embeddings else 0
-    for name, entry in tensors.items():
+    for entry in tensors.values():
         stored[entry.dtype] += entry.stored_bytes
-        if name in tied_copy or name.endswith(".inv_freq"):
-            continue
-        part = _part(name)
-        parts[part] += entry.elements
-        if len(entry.shape) == 2 and part != "embedding":
-            matrices += entry.elements
     total = parts.total()
+    products = sum(rows * cols for rows, cols in matrices(config).values())
+    weights = {dtype: total * size for dtype, size in DTYPE_BYTES.items()}
+    numbers = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim
+    kv = {dtype: numbers * size for dtype, size in DTYPE_BYTES.items()}
+    if config.quantization is not None:
+        weights[config.quantization.format] = stored.total()
+        kv[config.quantization.format] = kv["bfloat16"]
     memory = available_memory_bytes()
     contexts = (*(step for step in _STEPS if step < config.context_tokens), config.context_tokens)
-    kv = {
-        dtype: 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * size
-        for dtype, size in DTYPE_BYTES.items()
-    }
     return Inspection(
         path=str(directory),
         family=config.family,
@@ -94,20 +91,43 @@ def inspect(directory: Path) -> Inspection:
         parameters=total,
         parameters_by_part=dict(parts),
         stored_bytes=dict(stored),
-        weight_bytes={dtype: total * size for dtype, size in DTYPE_BYTES.items()},
+        quantization="none" if config.quantization is None else config.quantization.format,
+        weight_bytes=weights,
         kv_bytes_per_token=kv,
-        flops_per_token={t: 2 * matrices + _attention_flops(config, t) for t in (1, *contexts)},
+        flops_per_token={t: 2 * products + _attention_flops(config, t) for t in (1, *contexts)},
         memory_bytes=memory,
         fits=[
             Fit(
                 dtype=dtype,
                 context_tokens=context,
-                sequences=max(0, memory - total * size) // (kv[dtype] * context),
+                sequences=max(0, memory - size) // (kv[dtype] * context),
             )
-            for dtype, size in DTYPE_BYTES.items()
+            for dtype, size in weights.items()
             for context in contexts
         ],
     )
+
+
+def _parts(config: ModelConfig, tensors: Mapping[str, TensorEntry]) -> Counter[str]:
+    """Parameters by part: of quantized matrices as many as they stand for."""
+    parts: Counter[str] = Counter(
+        dict.fromkeys(("embedding", "attention", "feed_forward", "norms", "head"), 0)
+    )
+    shapes = matrices(config)
+    for name, entry in tensors.items():
+        if name.endswith((".inv_freq", ".weight_scale")):
+            continue
+        shape = shapes.get(name.rpartition(".")[0])
+        count = entry.elements
+        if shape is not None and not name.endswith(".bias"):
+            count = shape[0] * shape[1]
+        if name.startswith("lm_head.") and config.tie_word_embeddings:
+            if "model.embed_tokens.weight" in tensors:
+                continue  # the embedding once more
+            parts["embedding"] += count
+        else:
+            parts[_part(name)] += count
+    return parts
 
 
 def available_memory_bytes() -> int:

@@ -58,7 +58,16 @@ def test_no_verb_is_help_and_a_failure(capsys: pytest.CaptureFixture[str]) -> No
 
 def test_verbs_are_frozen() -> None:
     names = [known.name for known in root.VERBS]
-    assert names == ["serve", "chat", "generate", "train", "model", "tokens", "bench"]
+    assert names == [
+        "serve",
+        "chat",
+        "generate",
+        "train",
+        "quantize",
+        "model",
+        "tokens",
+        "bench",
+    ]
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
