@@ -20,8 +20,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from headrace.kernels import tiles
+from headrace.kernels.tiles import Quantized
 from headrace.model import gptq
-from headrace.model import tiles_local as tiles
 from headrace.model.attend import Packed
 from headrace.model.decoder import Decoder
 from headrace.model.quantization import FULL, HEAD, Quantization
@@ -142,14 +143,12 @@ def _fit(
     weight_OI = linear.weight.detach().float()
     format, group = quantization.of(name), quantization.group
     target_OI = gptq.toward(weight_OI, moments.gram_II, moments.drift_II, damping=damping)
-    fitted = gptq.fit(
-        target_OI, moments.gram_II, grid=gptq.GRIDS[format], group=group, damping=damping
-    )
+    fitted = gptq.fit(target_OI, moments.gram_II, format=format, group=group, damping=damping)
     put(decoder, name, from_integers(linear, *fitted, format=format, group=group))
-    nearest = gptq.Fitted(*tiles.quantize(weight_OI, format, group))
+    nearest = tiles.quantize(weight_OI, format, group)
     whole = float(gptq.power(weight_OI, moments.gram_II).sum())
 
-    def share(made: gptq.Fitted) -> float:
+    def share(made: Quantized) -> float:
         error = float(gptq.errors(target_OI, made, moments.gram_II, group).sum())
         return error / whole if whole else 0.0
 

@@ -1,6 +1,6 @@
 """A matrix and the inputs it meets → integers and scales that change its outputs least.
 
-    fit(weight_OI, gram_II, grid=INT4, group=32)  minimises  tr((W - Q) gram (W - Q)^T)
+    fit(weight_OI, gram_II, format="int4", group=32)  minimises  tr((W - Q) gram (W - Q)^T)
 
 where gram is the mean of x x^T over calibration inputs x, and Q = scale[row, group] * q.
 
@@ -17,14 +17,12 @@ is rounded. Deterministic, float32.
 Shapes: O outputs, I inputs, G groups, S inputs of a group.
 """
 
-from dataclasses import dataclass
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from headrace.model import tiles_local as tiles
+from headrace.kernels import tiles
+from headrace.kernels.tiles import RANGE, Quantized
 
 DAMPING = 0.01
 """Of the gram's mean diagonal, added to its diagonal: keeps rare inputs from being ruled by noise
@@ -33,37 +31,15 @@ _LIMITS = tuple(1 - 0.02 * step for step in range(20))
 """Where a group's range may end, as a share of its largest weight."""
 
 
-class Fitted(NamedTuple):
-    """Integers int8 `[O, I]` and scales float16 `[O, G]`."""
-
-    q_OI: Tensor
-    scale_OG: Tensor
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Grid:
-    """A format's integers."""
-
-    format: str
-    low: int
-    high: int
-
-
-GRIDS = {
-    "int8": Grid(format="int8", low=-127, high=127),
-    "int4": Grid(format="int4", low=-8, high=7),
-}
-
-
 def fit(
-    weight_OI: Tensor, gram_II: Tensor, *, grid: Grid, group: int, damping: float = DAMPING
-) -> Fitted:
+    weight_OI: Tensor, gram_II: Tensor, *, format: str, group: int, damping: float = DAMPING
+) -> Quantized:
     """Fit a matrix to its calibration inputs.
 
     Args:
         weight_OI: Full precision.
         gram_II: Mean of x x^T over the inputs, float32.
-        grid: The format.
+        format: int8 | int4.
         group: Inputs that share a scale; the last group may be shorter.
         damping: See `DAMPING`.
     """
@@ -73,22 +49,22 @@ def fit(
         # Columns that only fill the last group: their weight is zero and moves nothing.
         pad(weight_OI, (0, beyond)),
         damped(pad(gram_II, (0, beyond, 0, beyond)), damping),
-        grid,
+        format,
         group,
     )
-    fitted = Fitted(compensated.q_OI[:, :cols].contiguous(), compensated.scale_OG)
-    rounded = Fitted(*tiles.quantize(weight_OI, grid.format, group))
+    fitted = Quantized(compensated.q[:, :cols].contiguous(), compensated.scale)
+    rounded = tiles.quantize(weight_OI, format, group)
     error_O = errors(weight_OI, fitted, gram_II, group)
     lost_O = error_O > errors(weight_OI, rounded, gram_II, group)
-    return Fitted(
-        torch.where(lost_O[:, None], rounded.q_OI, fitted.q_OI),
-        torch.where(lost_O[:, None], rounded.scale_OG, fitted.scale_OG),
+    return Quantized(
+        torch.where(lost_O[:, None], rounded.q, fitted.q),
+        torch.where(lost_O[:, None], rounded.scale, fitted.scale),
     )
 
 
-def errors(weight_OI: Tensor, fitted: Fitted, gram_II: Tensor, group: int) -> Tensor:
+def errors(weight_OI: Tensor, fitted: Quantized, gram_II: Tensor, group: int) -> Tensor:
     """Mean squared error of each output over the calibration inputs, `[O]`."""
-    off_OI = weight_OI.float() - tiles.dequantize(fitted.q_OI, fitted.scale_OG, group)
+    off_OI = weight_OI.float() - tiles.dequantize(fitted.q, fitted.scale, group)
     return power(off_OI, gram_II)
 
 
@@ -120,7 +96,7 @@ def damped(gram_II: Tensor, damping: float) -> Tensor:
     return gram_II + torch.eye(len(gram_II)) * (damping * mean if mean > 0 else 1.0)
 
 
-def compensate(weight_OI: Tensor, gram_II: Tensor, grid: Grid, group: int) -> Fitted:
+def compensate(weight_OI: Tensor, gram_II: Tensor, format: str, group: int) -> Quantized:
     """GPTQ itself, for a gram that can be inverted and whole groups."""
     order_I = _order(gram_II.diagonal(), group)
     gram_II = gram_II[order_I][:, order_I]
@@ -132,18 +108,18 @@ def compensate(weight_OI: Tensor, gram_II: Tensor, grid: Grid, group: int) -> Fi
     scales: list[Tensor] = []
     for start in range(0, left_OI.shape[1], group):
         here, after = slice(start, start + group), slice(start + group, None)
-        scale_O = search_scales(left_OI[:, here], gram_II.diagonal()[here], grid)
+        scale_O = search_scales(left_OI[:, here], gram_II.diagonal()[here], format)
         q_OI[:, here], error_OS = _round_group(
-            left_OI[:, here], spread_II[here, here], scale_O, grid
+            left_OI[:, here], spread_II[here, here], scale_O, format
         )
         left_OI[:, after] -= error_OS @ spread_II[here, after]
         scales.append(scale_O)
     back_I = order_I.argsort()
     back_G = (order_I[::group] // group).argsort()
-    return Fitted(q_OI[:, back_I].to(torch.int8), torch.stack(scales, 1)[:, back_G].half())
+    return Quantized(q_OI[:, back_I].to(torch.int8), torch.stack(scales, 1)[:, back_G].half())
 
 
-def search_scales(weight_OS: Tensor, importance_S: Tensor, grid: Grid) -> Tensor:
+def search_scales(weight_OS: Tensor, importance_S: Tensor, format: str) -> Tensor:
     """The float16 scale of each row that loses least, squares weighted by importance, as float32.
 
     The largest weight may be clipped. A scale may be negative: where the integers reach further
@@ -151,10 +127,10 @@ def search_scales(weight_OS: Tensor, importance_S: Tensor, grid: Grid) -> Tensor
     """
     largest_O = weight_OS.gather(1, weight_OS.abs().argmax(1, keepdim=True)).squeeze(1)
     best_O, least_O = torch.zeros_like(largest_O), torch.full_like(largest_O, torch.inf)
-    for end in {abs(grid.low): grid.low, abs(grid.high): grid.high}.values():
+    for end in {abs(end): end for end in RANGE[format]}.values():
         for limit in _LIMITS:
             scale_O = (limit * largest_O / end).half().float()
-            off_OS = weight_OS - _round(weight_OS, scale_O[:, None], grid) * scale_O[:, None]
+            off_OS = weight_OS - _round(weight_OS, scale_O[:, None], format) * scale_O[:, None]
             loss_O = (off_OS.square() * importance_S).sum(1)
             better_O = loss_O < least_O
             best_O = torch.where(better_O, scale_O, best_O)
@@ -171,18 +147,18 @@ def _order(diagonal_I: Tensor, group: int) -> Tensor:
 
 
 def _round_group(
-    left_OS: Tensor, spread_SS: Tensor, scale_O: Tensor, grid: Grid
+    left_OS: Tensor, spread_SS: Tensor, scale_O: Tensor, format: str
 ) -> tuple[Tensor, Tensor]:
     """One group's integers, and what is to be made good after it."""
     left_OS = left_OS.clone()
     q_OS, error_OS = torch.empty_like(left_OS), torch.empty_like(left_OS)
     for i in range(left_OS.shape[1]):
-        q_OS[:, i] = _round(left_OS[:, i], scale_O, grid)
+        q_OS[:, i] = _round(left_OS[:, i], scale_O, format)
         error_OS[:, i] = (left_OS[:, i] - q_OS[:, i] * scale_O) / spread_SS[i, i]
         left_OS[:, i:] -= error_OS[:, i, None] * spread_SS[i, i:]
     return q_OS, error_OS
 
 
-def _round(weight: Tensor, scale: Tensor, grid: Grid) -> Tensor:
+def _round(weight: Tensor, scale: Tensor, format: str) -> Tensor:
     inverse = torch.where(scale == 0, 0.0, 1 / scale)
-    return (weight * inverse).round().clamp(grid.low, grid.high)
+    return (weight * inverse).round().clamp(*RANGE[format])

@@ -18,10 +18,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from headrace.kernels import native
+from headrace.kernels import native, tiles
 from headrace.kernels.native import Matrix
 from headrace.kernels.native_decoder import NativeDecoder, NativeLayer, Shape
-from headrace.model import tiles_local as tiles
 from headrace.model.config import ModelConfig
 from headrace.model.decoder import Attention, Decoder, FeedForward, Layer, RmsNorm
 from headrace.model.quantized import QuantizedEmbedding, QuantizedLinear

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from headrace.errors import CheckpointError, UserError
-from headrace.model import tiles_local as tiles
+from headrace.kernels import tiles
 from headrace.model.decoder import Decoder
 from headrace.model.matrices import matrices
 from headrace.model.quantization import (

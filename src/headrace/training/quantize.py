@@ -133,7 +133,7 @@ def run(plan: Plan, *, source: Path, out: Path, texts: Path | None) -> Iterator[
         held_out_tokens=_count(rows.held_out),
     )
     if method == "gptq":
-        yield from quantize_calibrated(decoder, [_text(batch) for batch in calibration], chosen)
+        yield from quantize_calibrated(decoder, [text(batch) for batch in calibration], chosen)
     else:
         quantized.quantize_decoder(decoder, format=plan.format, group=plan.group, keep=keep)
     measured = quality.compare(before, decoder)
@@ -226,7 +226,8 @@ def batches(
     return pack(rows, max_tokens=_BATCH_ROWS * (row_tokens + len(begin)))
 
 
-def _text(batch: PackedBatch) -> Text:
+def text(batch: PackedBatch) -> Text:
+    """A batch as calibration takes it."""
     return Text(
         ids_T=torch.from_numpy(batch.ids_T),
         pos_T=torch.from_numpy(batch.pos_T),

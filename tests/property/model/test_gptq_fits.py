@@ -5,8 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from headrace.kernels import tiles
 from headrace.model import gptq
-from headrace.model import tiles_local as tiles
 
 
 def problem(seed: int, rows: int, cols: int, samples: int, spread: float) -> tuple[Tensor, Tensor]:
@@ -34,31 +34,30 @@ def test_no_row_is_worse_than_rounded(
     seed: int, rows: int, cols: int, samples: int, spread: float, format: str, group: int
 ) -> None:
     weight_OI, gram_II = problem(seed, rows, cols, samples, spread)
-    grid = gptq.GRIDS[format]
-    fitted = gptq.fit(weight_OI, gram_II, grid=grid, group=group)
-    nearest = gptq.Fitted(*tiles.quantize(weight_OI, format, group))
+    fitted = gptq.fit(weight_OI, gram_II, format=format, group=group)
+    nearest = tiles.quantize(weight_OI, format, group)
     ours_O = gptq.errors(weight_OI, fitted, gram_II, group)
     theirs_O = gptq.errors(weight_OI, nearest, gram_II, group)
     assert (ours_O <= theirs_O).all()
-    assert fitted.q_OI.shape == weight_OI.shape
-    assert fitted.q_OI.dtype == torch.int8
-    assert fitted.scale_OG.shape == (rows, -(-cols // group))
-    assert fitted.scale_OG.dtype == torch.float16
-    assert grid.low <= int(fitted.q_OI.min())
-    assert int(fitted.q_OI.max()) <= grid.high
-    again = gptq.fit(weight_OI, gram_II, grid=grid, group=group)
-    assert torch.equal(again.q_OI, fitted.q_OI)
+    assert fitted.q.shape == weight_OI.shape
+    assert fitted.q.dtype == torch.int8
+    assert fitted.scale.shape == (rows, -(-cols // group))
+    assert fitted.scale.dtype == torch.float16
+    low, high = tiles.RANGE[format]
+    assert low <= int(fitted.q.min())
+    assert int(fitted.q.max()) <= high
+    again = gptq.fit(weight_OI, gram_II, format=format, group=group)
+    assert torch.equal(again.q, fitted.q)
 
 
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 10_000), format=st.sampled_from(["int8", "int4"]))
 def test_searched_scales_lose_no_more_than_the_plain_ones(seed: int, format: str) -> None:
     weight_OS = torch.randn(7, 32, generator=torch.Generator().manual_seed(seed))
-    grid = gptq.GRIDS[format]
-    scale_O = gptq.search_scales(weight_OS, torch.ones(32), grid)
+    scale_O = gptq.search_scales(weight_OS, torch.ones(32), format)
 
     def loss_O(scale_O: Tensor) -> Tensor:
-        q_OS = (weight_OS / scale_O[:, None]).round().clamp(grid.low, grid.high)
+        q_OS = (weight_OS / scale_O[:, None]).round().clamp(*tiles.RANGE[format])
         return (weight_OS - q_OS * scale_O[:, None]).square().sum(1)
 
     _, plain_OG = tiles.quantize(weight_OS, format, 32)

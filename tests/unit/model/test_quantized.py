@@ -16,8 +16,8 @@ from torch.nn import functional
 
 import checkpoints
 from headrace.errors import CheckpointError, UnsupportedModel, UserError
+from headrace.kernels import tiles
 from headrace.model import checkpoint
-from headrace.model import tiles_local as tiles
 from headrace.model.attend import Packed
 from headrace.model.decoder import Decoder
 from headrace.model.quantization import Keep
