@@ -113,6 +113,8 @@ struct Tile {
   int lowest(int n) const {
     return call.window > 0 ? std::max(0, position(n) - call.window + 1) : 0;
   }
+  int start() const { return lowest(0) / kChunk * kChunk; }      // of the first chunk read
+  int end() const { return position(item.count - 1) + 1; }  // of what is read
   // Where row n's head begins in a row of queries or outputs.
   int64_t at(int n, int64_t ld) const {
     int64_t row = call.spans.row_start[item.span] + (item.first + n) / group;
@@ -131,28 +133,46 @@ RowBlock row_block(AttendWorkspace& work, int first, int head_dim) {
   return block;
 }
 
-// Sub-blocks of the chunk from `start` on, up to `end`; where the chunk after it has its keys.
-void find_chunk(const Tile& tile, int start, int end, Chunk& chunk) {
+// Where a sub-block of the tile's context begins: offset of its page, its token there.
+struct Place {
+  int64_t page, sub;
+  int token;
+};
+
+Place place(const Tile& tile, int position) {
   const hr_kv& kv = tile.call.kv;
   const int32_t* table = tile.call.spans.blocks + (int64_t)tile.item.span * tile.call.spans.max_blocks;
-  int64_t size = sub_bytes(kv), scales = scale_bytes(kv);
+  int token = position % kv.block_tokens;
+  int64_t page = page_offset(kv, table[position / kv.block_tokens], tile.item.kv_head);
+  return {page, page + scale_bytes(kv) + token / kSub * sub_bytes(kv), token};
+}
+
+// Sub-blocks of the chunk from `start` on, up to `end`.
+void find_chunk(const Tile& tile, int start, int end, Chunk& chunk) {
+  const hr_kv& kv = tile.call.kv;
+  const uint8_t *k = (const uint8_t*)kv.k, *v = (const uint8_t*)kv.v;
   chunk.head_dim = kv.head_dim;
+  for (int sub = 0; sub < kChunkSubs && start + sub * kSub < end; sub++) {
+    Place at = place(tile, start + sub * kSub);
+    chunk.k_scale[sub] = (const bf16*)(k + at.page) + at.token;
+    chunk.v_scale[sub] = (const bf16*)(v + at.page) + at.token;
+    chunk.k[sub] = k + at.sub;
+    chunk.v[sub] = v + at.sub;
+  }
+}
+
+// What to fetch while the chunk is worked on: the tile's chunk from `start` on, up to `end`.
+void find_next(const Tile& tile, int start, int end, Chunk& chunk) {
+  const hr_kv& kv = tile.call.kv;
   for (int sub = 0; sub < kChunkSubs; sub++) {
     int position = start + sub * kSub;
-    if (position >= end) break;
-    int64_t page = page_offset(kv, table[position / kv.block_tokens], tile.item.kv_head);
-    int token = position % kv.block_tokens;
-    const uint8_t *k = (const uint8_t*)kv.k + page, *v = (const uint8_t*)kv.v + page;
-    chunk.k_scale[sub] = (const bf16*)k + token;
-    chunk.v_scale[sub] = (const bf16*)v + token;
-    chunk.k[sub] = k + scales + token / kSub * size;
-    chunk.v[sub] = v + scales + token / kSub * size;
-    chunk.next_k[sub] = chunk.k[sub];
-    int next = position + kChunk;
-    if (next < end) {
-      int64_t next_page = page_offset(kv, table[next / kv.block_tokens], tile.item.kv_head);
-      chunk.next_k[sub] =
-          (const uint8_t*)kv.k + next_page + scales + next % kv.block_tokens / kSub * size;
+    if (position < end || sub == 0) {
+      Place at = place(tile, std::min(position, end - 1));
+      chunk.next_k[sub] = (const uint8_t*)kv.k + at.sub;
+      chunk.next_v[sub] = (const uint8_t*)kv.v + at.sub;
+    } else {
+      chunk.next_k[sub] = chunk.next_k[sub - 1];
+      chunk.next_v[sub] = chunk.next_v[sub - 1];
     }
   }
 }
@@ -177,16 +197,19 @@ void patch_last(const Tile& tile, int start, int end, Chunk& chunk) {
 // What the block's rows see of the chunk. False: nothing.
 template <int R>
 bool find_seen(const Tile& tile, int first, int start, RowBlock& block) {
-  int from = kChunk, to = 0;
+  int from = kChunk, to = 0, all_from = 0, all_to = kChunk;
   for (int r = 0; r < R; r++) {
     block.seen_from[r] = std::max(0, tile.lowest(first + r) - start);
     block.seen_to[r] = std::min(kChunk, tile.position(first + r) + 1 - start);
+    all_from = std::max(all_from, block.seen_from[r]);
+    all_to = std::min(all_to, block.seen_to[r]);
     if (block.seen_from[r] >= block.seen_to[r]) continue;
     from = std::min(from, block.seen_from[r]);
     to = std::max(to, block.seen_to[r]);
   }
   block.from_sub = from / kSub;
   block.to_sub = (to + kSub - 1) / kSub;
+  block.whole = all_from <= block.from_sub * kSub && all_to >= block.to_sub * kSub;
   return from < to;
 }
 
@@ -230,41 +253,56 @@ AttendBlock attend_block_of(int rows, std::integer_sequence<int, R...>) {
 }
 
 template <class Kernels>
-void attend_tile(const Tile& tile) {
+void begin(const Tile& tile) {
   const AttendCall& call = tile.call;
-  AttendWorkspace& work = tile.work;
-  const int count = tile.item.count, head_dim = call.kv.head_dim;
-  for (int n = 0; n < count; n++) {
-    int first = n / kBlockRows * kBlockRows;
-    RowBlock block = row_block(work, first, head_dim);
-    int rows = std::min(kBlockRows, count - first);
-    const float log2e = 1.44269504f;
-    Kernels::pack_query(call.q + tile.at(n, call.ldq), call.scale * log2e, n - first, rows, head_dim,
-                        block);
-    work.total[n] = zero();
+  const float log2e = 1.44269504f;
+  for (int n = 0; n < tile.item.count; n++) {
+    int first = n / kBlockRows * kBlockRows, rows = std::min(kBlockRows, tile.item.count - first);
+    RowBlock block = row_block(tile.work, first, call.kv.head_dim);
+    Kernels::pack_query(call.q + tile.at(n, call.ldq), call.scale * log2e, n - first, rows,
+                        call.kv.head_dim, block);
+    tile.work.total[n] = zero();
   }
-  std::fill_n(work.out, count * head_dim, 0.0f);
-  std::fill_n(work.top, kItemRows + 16, kLowest);
+  std::fill_n(tile.work.out, tile.item.count * call.kv.head_dim, 0.0f);
+  std::fill_n(tile.work.top, kItemRows + 16, kLowest);
+}
 
-  int end = tile.position(count - 1) + 1;
-  for (int start = tile.lowest(0) / kChunk * kChunk; start < end; start += kChunk) {
+void finish(const Tile& tile) {
+  const AttendCall& call = tile.call;
+  for (int n = 0; n < tile.item.count; n++) {
+    F by = set1(1.0f / sum(tile.work.total[n]));
+    const float* from = tile.work.out + (int64_t)n * call.kv.head_dim;
+    float* to = call.out + tile.at(n, call.ldo);
+    for (int d = 0; d < call.kv.head_dim; d += 16) {
+      // + 0: products of masked tokens turned a -0 to 0 in some tiles and not in others.
+      store(to + d, add(mul(load(from + d), by), zero()));
+    }
+  }
+}
+
+template <class Kernels>
+void attend_tile(const Tile& tile, const std::atomic<int>& next) {
+  begin<Kernels>(tile);
+  const int end = tile.end();
+  for (int start = tile.start(); start < end; start += kChunk) {
     Chunk chunk;
     find_chunk(tile, start, end, chunk);
+    if (start + kChunk < end) {
+      find_next(tile, start + kChunk, end, chunk);
+    } else {  // the tile that is next on the list is ours, unless another thread is faster
+      size_t i = (size_t)next.load(std::memory_order_relaxed);
+      const auto& items = tile.call.plan.items;
+      Tile after(tile.call, i < items.size() ? items[i] : tile.item, tile.work);
+      find_next(after, after.start(), after.end(), chunk);
+    }
     patch_last(tile, start, end, chunk);
-    for (int first = 0; first < count; first += kBlockRows) {
-      int rows = std::min(kBlockRows, count - first);
+    for (int first = 0; first < tile.item.count; first += kBlockRows) {
+      int rows = std::min(kBlockRows, tile.item.count - first);
       attend_block_of<Kernels>(rows, std::make_integer_sequence<int, kBlockRows>())(tile, first, start,
                                                                                     chunk);
     }
   }
-
-  for (int n = 0; n < count; n++) {
-    F by = set1(1.0f / sum(work.total[n]));
-    const float* from = work.out + (int64_t)n * head_dim;
-    float* to = call.out + tile.at(n, call.ldo);
-    // + 0: products of masked tokens turned a -0 to 0 in some tiles and not in others.
-    for (int d = 0; d < head_dim; d += 16) store(to + d, add(mul(load(from + d), by), zero()));
-  }
+  finish(tile);
 }
 
 }  // namespace
@@ -280,14 +318,15 @@ int AttendScratch::prepare(const hr_kv& kv, const hr_spans& spans, int heads, in
 }
 
 void attend(const AttendCall& call, std::atomic<int>& next, AttendWorkspace& work) {
+  const std::vector<AttendItem>& items = call.plan.items;
   for (;;) {
     size_t i = (size_t)next.fetch_add(1, std::memory_order_relaxed);
-    if (i >= call.plan.items.size()) return;
-    Tile tile(call, call.plan.items[i], work);
+    if (i >= items.size()) return;
+    Tile tile(call, items[i], work);
     if (call.kv.format == HR_BF16) {
-      attend_tile<Bf16Kernels>(tile);
+      attend_tile<Bf16Kernels>(tile, next);
     } else {
-      attend_tile<Int8Kernels>(tile);
+      attend_tile<Int8Kernels>(tile, next);
     }
   }
 }

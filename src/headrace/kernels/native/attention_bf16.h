@@ -25,7 +25,7 @@ struct Bf16Kernels {
       W k[J];
       HR_UNROLL for (int j = 0; j < J; j++) {
         k[j] = load_w(chunk.k[sub + j] + at);
-        prefetch(chunk.v[sub + j] + at);
+        prefetch_far(chunk.next_k[sub + j] + at);
       }
       HR_UNROLL for (int r = 0; r < R; r++) {
         HR_UNROLL for (int j = 0; j < J; j++) sums[r][j] = dot_bf16(sums[r][j], k[j], q + r);
@@ -40,26 +40,47 @@ struct Bf16Kernels {
   static void weigh(RowBlock& block, const Chunk&, Weights& weights) {
     alignas(64) float top[16];
     memcpy(top, block.top, sizeof top);
+    const int start = block.from_sub * kSub, count = (block.to_sub - block.from_sub) * kSub;
     for (int r = 0; r < R; r++) {
-      top[r] = std::max(top[r], mask_and_max(weights.score[r], block.seen_from[r], block.seen_to[r]));
+      float most = block.whole
+                       ? largest_of(weights.score[r] + start, count)
+                       : mask_and_max(weights.score[r], block.seen_from[r], block.seen_to[r]);
+      top[r] = std::max(top[r], most);
     }
     store(weights.by, power2(sub(load(block.top), load(top))));
     memcpy(block.top, top, sizeof top);
     for (int r = 0; r < R; r++) {
-      int from = block.seen_from[r], to = block.seen_to[r];
-      bf16* p = (bf16*)weights.p[r];
-      F added = zero();
-      for (int t = block.from_sub * kSub; t < block.to_sub * kSub; t += kSub) {
-        F e = zero();
-        if (t < to && t + kSub > from) {
-          e = power2(sub(load(weights.score[r] + t), set1(top[r])));
-          if (t < from || t + kSub > to) e = between(from - t, to - t, e, zero());
-          added = add(added, e);
-        }
-        store_bf16(p + t, e);
-      }
+      bf16* p = (bf16*)weights.p[r] + start;
+      F added = block.whole ? powers(weights.score[r] + start, count, top[r], p)
+                            : seen_powers(weights.score[r], block, r, top[r], p);
       block.total[r] = fma(block.total[r], set1(weights.by[r]), added);
     }
+  }
+
+  // p = 2^(score - top), rounded; the sums by lane of what was not rounded.
+  HR_INLINE F powers(const float* score, int count, float top, bf16* p) {
+    F added = zero();
+    for (int t = 0; t < count; t += kSub) {
+      F e = power2(sub(load(score + t), set1(top)));
+      added = add(added, e);
+      store_bf16(p + t, e);
+    }
+    return added;
+  }
+
+  // The same for a row that does not see all: zeros elsewhere.
+  static F seen_powers(const float* score, const RowBlock& block, int r, float top, bf16* p) {
+    int from = block.seen_from[r], to = block.seen_to[r];
+    F added = zero();
+    for (int t = block.from_sub * kSub; t < block.to_sub * kSub; t += kSub, p += kSub) {
+      F e = zero();
+      if (t < to && t + kSub > from) {
+        e = between(from - t, to - t, power2(sub(load(score + t), set1(top))), zero());
+      }
+      added = add(added, e);
+      store_bf16(p, e);
+    }
+    return added;
   }
 
   // 16 * N dimensions of the outputs from `d` on.
@@ -72,13 +93,13 @@ struct Bf16Kernels {
       HR_UNROLL for (int n = 0; n < N; n++) sums[r][n] = mul(load(out + r * chunk.head_dim + 16 * n), by);
     }
     for (int sub = block.from_sub; sub < block.to_sub; sub++) {
-      const uint8_t *v = chunk.v[sub] + d * 4, *ahead = chunk.next_k[sub] + d * 4;
+      const uint8_t *v = chunk.v[sub] + d * 4, *ahead = chunk.next_v[sub] + d * 4;
       const uint32_t* p = &weights.p[0][sub * kSub / 2];
       for (int t = 0; t < kSub / 2; t++, v += chunk.head_dim * 4, ahead += chunk.head_dim * 4, p++) {
         W w[N];
         HR_UNROLL for (int n = 0; n < N; n++) {
           w[n] = load_w(v + 64 * n);
-          prefetch(ahead + 64 * n);
+          prefetch_far(ahead + 64 * n);
         }
         HR_UNROLL for (int r = 0; r < R; r++) {
           HR_UNROLL for (int n = 0; n < N; n++) sums[r][n] = dot_bf16(sums[r][n], w[n], p + r * kChunk / 2);

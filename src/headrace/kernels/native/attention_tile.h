@@ -23,14 +23,15 @@ struct RowBlock {
   int32_t* query_offset;  // [rows]; int8 only
   int seen_from[16], seen_to[16];  // of the current chunk; none where to <= from
   int from_sub, to_sub;            // sub-blocks that any row sees
+  bool whole;                      // every row sees all of every one of them
 };
 
-// Where the current chunk's sub-blocks lie, and what to fetch meanwhile.
+// Where the current chunk's sub-blocks lie, and those of the next one, to be fetched meanwhile.
 struct Chunk {
   int head_dim;
   const uint8_t *k[kChunkSubs], *v[kChunkSubs];
   const bf16 *k_scale[kChunkSubs], *v_scale[kChunkSubs];  // int8 only
-  const uint8_t* next_k[kChunkSubs];                      // of the chunk after
+  const uint8_t *next_k[kChunkSubs], *next_v[kChunkSubs];
 };
 
 // Scores and probabilities of one row block over one chunk; stays in the nearest cache.
@@ -48,15 +49,19 @@ HR_INLINE F between(int from, int to, F x, F otherwise) {
   return from > 0 ? first(from, otherwise, x) : x;
 }
 
-// One row of a chunk's scores: what lies outside what it sees becomes kLowest; the largest.
-HR_INLINE float mask_and_max(float* score, int from, int to) {
+// The largest of scores that are all seen, `count` of them.
+HR_INLINE float largest_of(const float* score, int count) {
   F top = set1(kLowest);
-  for (int t = from & ~15; t < to; t += 16) {
-    F x = load(score + t);
-    if (t < from || t + 16 > to) {
-      x = between(from - t, to - t, x, set1(kLowest));
-      store(score + t, x);
-    }
+  for (int t = 0; t < count; t += kSub) top = max(top, load(score + t));
+  return largest(top);
+}
+
+// One row of a chunk's scores: what lies outside what it sees becomes kLowest; the largest.
+inline float mask_and_max(float* score, int from, int to) {
+  F top = set1(kLowest);
+  for (int t = from & ~15; t < to; t += kSub) {
+    F x = between(from - t, to - t, load(score + t), set1(kLowest));
+    store(score + t, x);
     top = max(top, x);
   }
   return largest(top);

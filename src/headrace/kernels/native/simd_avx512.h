@@ -52,6 +52,14 @@ template <int bits>
 HR_INLINE I shift_left(I a) {
   return _mm512_slli_epi32(a, bits);
 }
+template <int bits>
+HR_INLINE I shift_right(I a) {  // the sign is kept
+  return _mm512_srai_epi32(a, bits);
+}
+template <int bits>
+HR_INLINE I low_bits(I a) {
+  return _mm512_and_si512(a, _mm512_set1_epi32((1 << bits) - 1));
+}
 HR_INLINE int32_t isum(I a) { return _mm512_reduce_add_epi32(a); }
 HR_INLINE F to_float(I a) { return _mm512_cvtepi32_ps(a); }
 HR_INLINE I to_int(F a) { return _mm512_cvtps_epi32(a); }  // nearest even
@@ -70,6 +78,7 @@ HR_INLINE void store_f16(f16* p, F x) {
 HR_INLINE W load_w(const void* p) { return _mm512_loadu_si512(p); }
 HR_INLINE W low_nibbles(W w) { return _mm512_and_si512(w, _mm512_set1_epi8(15)); }
 HR_INLINE W high_nibbles(W w) { return _mm512_and_si512(_mm512_srli_epi16(w, 4), _mm512_set1_epi8(15)); }
+HR_INLINE void prefetch_far(const void* p) { _mm_prefetch((const char*)p, _MM_HINT_T1); }  // to L2
 HR_INLINE void prefetch(const void* p) { _mm_prefetch((const char*)p, _MM_HINT_T0); }
 
 // acc[i] += sum over 4 of w[4i + j] (unsigned) * a[j] (signed); `a` is 4 bytes, broadcast.
