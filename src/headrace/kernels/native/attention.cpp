@@ -30,7 +30,7 @@ struct alignas(64) AttendWorkspace {
   uint32_t q[kItemRows * kMaxHeadDim / 2];
   float out[kItemRows * kMaxHeadDim];
   float top[kItemRows + 16], query_scale[kItemRows];
-  int32_t query_offset[kItemRows];
+  int32_t query_sum[kItemRows];
   uint8_t last_v[kSub * kMaxHeadDim * 2];  // a sub-block of V whose unwritten tokens are zeros
 };
 
@@ -129,7 +129,7 @@ RowBlock row_block(AttendWorkspace& work, int first, int head_dim) {
   block.total = work.total + first;
   block.top = work.top + first;
   block.query_scale = work.query_scale + first;
-  block.query_offset = work.query_offset + first;
+  block.query_sum = work.query_sum + first;
   return block;
 }
 
@@ -155,7 +155,7 @@ void find_chunk(const Tile& tile, int start, int end, Chunk& chunk) {
   for (int sub = 0; sub < kChunkSubs && start + sub * kSub < end; sub++) {
     Place at = place(tile, start + sub * kSub);
     chunk.k_scale[sub] = (const bf16*)(k + at.page) + at.token;
-    chunk.v_scale[sub] = (const bf16*)(v + at.page) + at.token;
+    chunk.v_exponent[sub] = (const int16_t*)(v + at.page) + at.token;
     chunk.k[sub] = k + at.sub;
     chunk.v[sub] = v + at.sub;
   }
@@ -240,7 +240,7 @@ void attend_block(const Tile& tile, int first, int start, const Chunk& chunk) {
   if (!find_seen<R>(tile, first, start, block)) return;
   Weights& weights = tile.work.weights;
   score<Kernels, R, columns(R, kChunkSubs)>(block, chunk, block.from_sub, weights);
-  Kernels::template weigh<R>(block, chunk, weights);
+  Kernels::template weigh<R>(block, weights);
   add_values<Kernels, R, columns(R, 8)>(block, chunk, 0, weights);
 }
 
@@ -296,6 +296,8 @@ void attend_tile(const Tile& tile, const std::atomic<int>& next) {
       find_next(after, after.start(), after.end(), chunk);
     }
     patch_last(tile, start, end, chunk);
+    int subs = std::min(kChunkSubs, (end - start + kSub - 1) / kSub);
+    Kernels::begin_chunk(chunk, subs, tile.work.weights);
     for (int first = 0; first < tile.item.count; first += kBlockRows) {
       int rows = std::min(kBlockRows, tile.item.count - first);
       attend_block_of<Kernels>(rows, std::make_integer_sequence<int, kBlockRows>())(tile, first, start,

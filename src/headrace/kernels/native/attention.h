@@ -19,8 +19,9 @@
 //
 // Layouts, a page = block_tokens tokens of one KV head, in sub-blocks of 16 tokens:
 //   bf16  K [head_dim / 2][16 tokens][2]    V [8 pairs of tokens][head_dim][2]
-//   int8  page = bf16 scales [block_tokens], padded to 64 bytes, then sub-blocks of bytes q + 128:
-//         K [head_dim / 4][16 tokens][4]    V [4 fours of tokens][head_dim][4]
+//   int8  page = the tokens' scales, 16 bits each, padded to 64 bytes, then sub-blocks of bytes
+//         q + 128: K [head_dim / 4][16 tokens][4]    V [4 fours of tokens][head_dim][4]
+//         A scale of K is a bf16; one of V is 2^(an int16 / 64).
 // so that both products are dot products against a broadcast, and no lane is ever summed across.
 #pragma once
 #include <atomic>

@@ -36,8 +36,10 @@ struct Bf16Kernels {
     }
   }
 
+  static void begin_chunk(const Chunk&, int, Weights&) {}
+
   template <int R>
-  static void weigh(RowBlock& block, const Chunk&, Weights& weights) {
+  static void weigh(RowBlock& block, Weights& weights) {
     alignas(64) float top[16];
     memcpy(top, block.top, sizeof top);
     const int start = block.from_sub * kSub, count = (block.to_sub - block.from_sub) * kSub;

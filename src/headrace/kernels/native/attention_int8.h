@@ -1,16 +1,20 @@
 // Register kernels over int8 keys and values: scores, probabilities, weighted values.
 //
 // What meets the bytes is an integer of 15 bits with a scale, split into a high and a low part of 8:
-// two passes of the byte dot product, hence nothing is lost but what storing in int8 lost. Queries
-// have a scale a row, probabilities (times their token's scale of V) one a row and chunk. The
-// bytes' offset of 128 is taken off again by `offset` = -128 * sum of the integers.
-// Integer sums are exact: at most 256 * 255 * 16256 + its offset < 2^31.
+// two passes of the byte dot product, hence nothing is lost but what storing in int8 lost. A query
+// has one scale. A value's scale is a power of two, whose exponent is added to the token's score: so
+// probability times scale comes out of one exponential, and relative to the chunk's largest such
+// product, which is what the integers must resolve (a token that takes all attention but has no
+// value drowns nobody). The bytes' offset of 128 is taken off again: sums start at minus the sum of
+// the integers, which the shift between high and low parts multiplies by 128.
+// Integer sums are exact: at most 256 * 255 * 16256 < 2^31.
 #pragma once
 #include "attention_tile.h"
 
 namespace hr::paged {
 
-constexpr float kWhole = 127 * 128;  // the largest integer: high part 127
+constexpr float kWhole = 127 * 128;       // the largest integer: high part 127
+constexpr float kLog2Whole = 13.988684f;  // a little less than its logarithm
 static_assert(kChunk <= kMaxHeadDim, "integer sums over a chunk must fit");
 
 // Integers up to kWhole, either sign → high * 128 + low, low in 0..127.
@@ -18,9 +22,6 @@ HR_INLINE void split(I whole, int8_t* high, int8_t* low) {
   store_s8(high, shift_right<7>(whole));
   store_s8(low, low_bits<7>(whole));
 }
-
-// What integers against bytes + 128 have too much, negated; wraps where a NaN made them nonsense.
-inline int32_t offset_of(I wholes) { return (int32_t)(0u - (uint32_t)kByteOffset * (uint32_t)isum(wholes)); }
 
 struct Int8Kernels {
   // Fours, the high parts [head_dim / 4][rows], then the low parts; `by` = scale * log2(e).
@@ -46,18 +47,23 @@ struct Int8Kernels {
       memcpy(lows + d / 4 * rows, low + d, 4);
     }
     block.query_scale[row] = most / kWhole * by + sum(off);
-    block.query_offset[row] = offset_of(added);
+    block.query_sum[row] = isum(added);
   }
 
   // `J` sub-blocks from `sub` on, for R rows.
   template <int R, int J>
   HR_INLINE void score(const RowBlock& block, const Chunk& chunk, int sub, Weights& weights) {
     I sums[R][J];
-    HR_UNROLL for (int r = 0; r < R; r++) HR_UNROLL for (int j = 0; j < J; j++) sums[r][j] = izero();
+    HR_UNROLL for (int r = 0; r < R; r++) {
+      I start = isub(izero(), iset1(block.query_sum[r]));
+      HR_UNROLL for (int j = 0; j < J; j++) sums[r][j] = start;
+    }
     const int32_t* q = (const int32_t*)block.q;
     for (int part = 0; part < 2; part++) {
-      HR_UNROLL for (int r = 0; r < R; r++) {
-        HR_UNROLL for (int j = 0; j < J; j++) sums[r][j] = shift_left<7>(sums[r][j]);
+      if (part == 1) {
+        HR_UNROLL for (int r = 0; r < R; r++) {
+          HR_UNROLL for (int j = 0; j < J; j++) sums[r][j] = shift_left<7>(sums[r][j]);
+        }
       }
       for (int64_t at = 0; at < chunk.head_dim * 16; at += 64, q += R) {
         W k[J];
@@ -72,17 +78,25 @@ struct Int8Kernels {
     }
     HR_UNROLL for (int j = 0; j < J; j++) {
       F scale = load_bf16(chunk.k_scale[sub + j]);
+      F exponent = load(weights.exponent + (sub + j) * kSub);
       HR_UNROLL for (int r = 0; r < R; r++) {
-        F exact = to_float(iadd(sums[r][j], iset1(block.query_offset[r])));
-        store(&weights.score[r][(sub + j) * kSub], mul(exact, mul(scale, set1(block.query_scale[r]))));
+        F by = mul(scale, set1(block.query_scale[r]));
+        store(&weights.score[r][(sub + j) * kSub], fma(to_float(sums[r][j]), by, exponent));
       }
     }
   }
 
-  // Relative to the chunk's own largest score, so that a row keeps its precision here whatever came
-  // before.
+  // The exponents of the chunk's values, and one over their scales.
+  static void begin_chunk(const Chunk& chunk, int subs, Weights& weights) {
+    for (int sub = 0; sub < subs; sub++) {
+      F exponent = mul(to_float(load_s16(chunk.v_exponent[sub])), set1(1.0f / kExponentSteps));
+      store(weights.exponent + sub * kSub, exponent);
+      store(weights.inverse + sub * kSub, power2(hr::sub(zero(), exponent)));
+    }
+  }
+
   template <int R>
-  static void weigh(RowBlock& block, const Chunk& chunk, Weights& weights) {
+  static void weigh(RowBlock& block, Weights& weights) {
     alignas(64) float top[16], here[16];
     memcpy(top, block.top, sizeof top);
     memcpy(here, block.top, sizeof here);
@@ -92,75 +106,74 @@ struct Int8Kernels {
                             : mask_and_max(weights.score[r], block.seen_from[r], block.seen_to[r]);
       top[r] = std::max(top[r], here[r]);
     }
+    F factor = mul(power2(hr::sub(load(here), load(top))), set1(1.0f / kWhole));
+    store(weights.factor, factor);
     store(weights.by, power2(hr::sub(load(block.top), load(top))));
-    store(weights.factor, power2(hr::sub(load(here), load(top))));
     memcpy(block.top, top, sizeof top);
     for (int r = 0; r < R; r++) {
-      Powers powers = block.whole ? scaled_powers(weights.score[r], block, here[r], chunk)
-                                  : seen_powers(weights.score[r], block, r, here[r], chunk);
-      F by = set1(weights.by[r]), factor = set1(weights.factor[r]);
-      block.total[r] = fma(block.total[r], by, mul(powers.added, factor));
-      weights.offset[r] = round_row(powers.most, start, count, r, weights);
-      weights.factor[r] *= powers.most / kWhole;
+      Powers powers = block.whole ? all_powers(block, r, here[r], weights)
+                                  : seen_powers(block, r, here[r], weights);
+      F by = set1(weights.by[r]);
+      block.total[r] = fma(block.total[r], by, mul(powers.added, set1(weights.factor[r])));
+      weights.sum[r] = isum(powers.wholes);
     }
   }
 
   struct Powers {
-    F added;     // sums of 2^(score - top), by lane
-    float most;  // the largest of them once multiplied with its token's scale
+    F added;   // sums of probabilities, relative to the largest product, times kWhole; by lane
+    I wholes;  // sums of the integers
   };
 
-  // score becomes 2^(score - top) * the token's scale of V.
-  HR_INLINE Powers scaled_powers(float* score, const RowBlock& block, float top, const Chunk& chunk) {
-    F added = zero(), most = zero();
-    for (int sub = block.from_sub; sub < block.to_sub; sub++) {
-      F e = power2(hr::sub(load(score + sub * kSub), set1(top)));
-      F scaled = mul(e, load_bf16(chunk.v_scale[sub]));
-      added = add(added, e);
-      most = max(most, scaled);
-      store(score + sub * kSub, scaled);
-    }
-    return {added, largest(most)};
+  // A vector of scores, exponents in them → products with kWhole for the largest, in p.
+  HR_INLINE F integers(F score, float top, I& wholes, int8_t* p) {
+    F e = power2(hr::sub(score, set1(top - kLog2Whole)));
+    I whole = to_int(e);
+    wholes = iadd(wholes, whole);
+    split(whole, p, p + kChunk);
+    return e;
   }
 
-  // The same for a row that does not see all: zeros elsewhere, even where a scale is NaN.
-  static Powers seen_powers(float* score, const RowBlock& block, int r, float top, const Chunk& chunk) {
-    F added = zero(), most = zero();
-    for (int sub = block.from_sub; sub < block.to_sub; sub++) {
-      float* x = score + sub * kSub;
-      int from = block.seen_from[r] - sub * kSub, to = block.seen_to[r] - sub * kSub;
-      bool any = from < to && from < kSub && to > 0;
-      F e = any ? between(from, to, power2(hr::sub(load(x), set1(top))), zero()) : zero();
-      F scaled = any ? between(from, to, mul(e, load_bf16(chunk.v_scale[sub])), zero()) : zero();
-      added = add(added, e);
-      most = max(most, scaled);
-      store(x, scaled);
+  HR_INLINE Powers all_powers(const RowBlock& block, int r, float top, Weights& weights) {
+    Powers powers = {zero(), izero()};
+    int8_t* p = (int8_t*)weights.p[r];
+    for (int t = block.from_sub * kSub; t < block.to_sub * kSub; t += kSub) {
+      F e = integers(load(weights.score[r] + t), top, powers.wholes, p + t);
+      powers.added = fma(e, load(weights.inverse + t), powers.added);
     }
-    return {added, largest(most)};
+    return powers;
   }
 
-  // One row's scaled powers → integers of at most kWhole, split; their offset.
-  HR_INLINE int32_t round_row(float most, int start, int count, int r, Weights& weights) {
-    const float* score = weights.score[r] + start;
-    int8_t *high = (int8_t*)weights.p[r] + start, *low = high + kChunk;
-    F inverse = set1(most > 0 ? kWhole / most : 0.0f);
-    I added = izero();
-    for (int t = 0; t < count; t += kSub) {
-      I whole = to_int(mul(load(score + t), inverse));
-      added = iadd(added, whole);
-      split(whole, high + t, low + t);
+  // The same for a row that does not see all: zeros elsewhere, whatever bits are there.
+  static Powers seen_powers(const RowBlock& block, int r, float top, Weights& weights) {
+    Powers powers = {zero(), izero()};
+    int8_t* p = (int8_t*)weights.p[r];
+    for (int t = block.from_sub * kSub; t < block.to_sub * kSub; t += kSub) {
+      int from = block.seen_from[r] - t, to = block.seen_to[r] - t;
+      if (from < to && from < kSub && to > 0) {
+        F score = between(from, to, load(weights.score[r] + t), set1(kLowest));  // its e is near 0
+        F e = integers(score, top, powers.wholes, p + t);
+        F inverse = between(from, to, load(weights.inverse + t), zero());
+        powers.added = fma(e, inverse, powers.added);
+      } else {
+        split(izero(), p + t, p + t + kChunk);
+      }
     }
-    return offset_of(added);
+    return powers;
   }
 
   // 16 * N dimensions of the outputs from `d` on.
   template <int R, int N>
   HR_INLINE void add_values(const RowBlock& block, const Chunk& chunk, int d, const Weights& weights) {
     I sums[R][N];
-    HR_UNROLL for (int r = 0; r < R; r++) HR_UNROLL for (int n = 0; n < N; n++) sums[r][n] = izero();
+    HR_UNROLL for (int r = 0; r < R; r++) {
+      I start = isub(izero(), iset1(weights.sum[r]));
+      HR_UNROLL for (int n = 0; n < N; n++) sums[r][n] = start;
+    }
     for (int part = 0; part < 2; part++) {
-      HR_UNROLL for (int r = 0; r < R; r++) {
-        HR_UNROLL for (int n = 0; n < N; n++) sums[r][n] = shift_left<7>(sums[r][n]);
+      if (part == 1) {
+        HR_UNROLL for (int r = 0; r < R; r++) {
+          HR_UNROLL for (int n = 0; n < N; n++) sums[r][n] = shift_left<7>(sums[r][n]);
+        }
       }
       for (int sub = block.from_sub; sub < block.to_sub; sub++) {
         const uint8_t *v = chunk.v[sub] + d * 4, *ahead = chunk.next_v[sub] + d * 4;
@@ -182,8 +195,7 @@ struct Int8Kernels {
       F by = set1(weights.by[r]), factor = set1(weights.factor[r]);
       HR_UNROLL for (int n = 0; n < N; n++) {
         float* at = out + r * chunk.head_dim + 16 * n;
-        F exact = to_float(iadd(sums[r][n], iset1(weights.offset[r])));
-        store(at, fma(exact, factor, mul(load(at), by)));
+        store(at, fma(to_float(sums[r][n]), factor, mul(load(at), by)));
       }
     }
   }

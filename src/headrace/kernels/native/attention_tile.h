@@ -20,7 +20,7 @@ struct RowBlock {
   F* total;     // [rows], sums of probabilities so far, by lane
   float* top;   // [16], largest score so far
   float* query_scale;     // [rows]; int8 only
-  int32_t* query_offset;  // [rows]; int8 only
+  int32_t* query_sum;     // [rows], of its integers; int8 only
   int seen_from[16], seen_to[16];  // of the current chunk; none where to <= from
   int from_sub, to_sub;            // sub-blocks that any row sees
   bool whole;                      // every row sees all of every one of them
@@ -30,7 +30,8 @@ struct RowBlock {
 struct Chunk {
   int head_dim;
   const uint8_t *k[kChunkSubs], *v[kChunkSubs];
-  const bf16 *k_scale[kChunkSubs], *v_scale[kChunkSubs];  // int8 only
+  const bf16* k_scale[kChunkSubs];        // int8 only
+  const int16_t* v_exponent[kChunkSubs];  // int8 only
   const uint8_t *next_k[kChunkSubs], *next_v[kChunkSubs];
 };
 
@@ -38,9 +39,10 @@ struct Chunk {
 struct alignas(64) Weights {
   float score[kBlockRows][kChunk];
   uint32_t p[kBlockRows][kChunk / 2];  // bf16 pairs; or int8 fours, high parts and then low parts
-  float by[16];                        // what `out` and `total` are multiplied with first
-  float factor[16];                    // what this chunk's products count; int8 only
-  int32_t offset[16];                  // int8 only
+  float exponent[kChunk], inverse[kChunk];  // of the chunk's values; int8 only
+  float by[16];       // what `out` and `total` are multiplied with first
+  float factor[16];   // what this chunk's products count; int8 only
+  int32_t sum[16];    // of the integers in p; int8 only
 };
 
 // Lanes from `from` to `to` of x, the others from `otherwise`.

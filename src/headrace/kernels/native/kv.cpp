@@ -1,6 +1,9 @@
 // Rows of keys and values → the paged pools, in the layouts that attention.h draws.
 #include "kv.h"
 
+#include <algorithm>
+#include <cmath>
+
 #include "attention.h"
 
 namespace hr {
@@ -9,7 +12,7 @@ namespace {
 using namespace paged;
 
 constexpr bf16 kNan = 0x7fc0;
-constexpr float kTiny = 1e-30f;  // int8 rows below it are zeros: one over their scale would overflow
+constexpr float kTiny = 1e-28f;  // int8 rows below it are zeros: one over their scale would overflow
 
 bool all_finite(const float* x, int n) {
   F off = zero();
@@ -61,32 +64,42 @@ void write_bf16(const hr_kv& kv, int64_t offset, int at, const float* k, const f
   put_value<bf16, 2>((bf16*)((uint8_t*)kv.v + offset), at, value, kv.head_dim);
 }
 
-// x → bytes and their scale. The scale is rounded up, so that no byte overflows.
-bf16 quantize_row(const float* x, int n, uint8_t* bytes) {
-  float top = largest_magnitude(x, n);
-  bf16 scale = top < kTiny ? 0 : narrow_up(top / 127.0f);
-  F by = set1(scale ? 1.0f / widen(scale) : 0.0f);
+void quantize_row(const float* x, int n, float inverse, uint8_t* bytes) {
+  F by = set1(inverse);
   int32_t q[16];
   for (int i = 0; i < n; i += 16) {
     istore(q, iadd(to_int(mul(load(x + i), by)), iset1(kByteOffset)));
     for (int j = 0; j < 16; j++) bytes[i + j] = (uint8_t)q[j];
   }
+}
+
+// Scales are rounded up, so that no byte overflows.
+bf16 quantize_key(const float* x, int n, uint8_t* bytes) {
+  bf16 scale = narrow_up(std::max(kTiny, largest_magnitude(x, n)) / 127.0f);
+  quantize_row(x, n, 1.0f / widen(scale), bytes);
   return scale;
+}
+int16_t quantize_value(const float* x, int n, uint8_t* bytes) {
+  float scale = std::max(kTiny, largest_magnitude(x, n)) / 127.0f;
+  int16_t exponent = (int16_t)std::ceil(std::log2(scale) * kExponentSteps);
+  quantize_row(x, n, std::exp2((float)-exponent / kExponentSteps), bytes);
+  return exponent;
 }
 
 void write_int8(const hr_kv& kv, int64_t page, int token, const float* k, const float* v) {
   uint8_t key[kMaxHeadDim], value[kMaxHeadDim];
-  bf16 key_scale = kNan, value_scale = 0;
+  bf16 key_scale = kNan;
+  int16_t value_exponent = 0;
   if (all_finite(k, kv.head_dim) && all_finite(v, kv.head_dim)) {
-    key_scale = quantize_row(k, kv.head_dim, key);
-    value_scale = quantize_row(v, kv.head_dim, value);
+    key_scale = quantize_key(k, kv.head_dim, key);
+    value_exponent = quantize_value(v, kv.head_dim, value);
   } else {
     memset(key, kByteOffset, sizeof key);
     memset(value, kByteOffset, sizeof value);
   }
   uint8_t *k_page = (uint8_t*)kv.k + page, *v_page = (uint8_t*)kv.v + page;
   ((bf16*)k_page)[token] = key_scale;
-  ((bf16*)v_page)[token] = value_scale;
+  ((int16_t*)v_page)[token] = value_exponent;
   int64_t sub = scale_bytes(kv) + token / kSub * sub_bytes(kv);
   put_key<uint8_t, 4>(k_page + sub, token % kSub, key, kv.head_dim);
   put_value<uint8_t, 4>(v_page + sub, token % kSub, value, kv.head_dim);

@@ -8,6 +8,7 @@ namespace hr::paged {
 constexpr int kSub = 16;           // tokens of a sub-block: one vector of scores
 constexpr int kMaxHeadDim = 256;
 constexpr int kByteOffset = 128;   // int8 is stored unsigned, as the dot instructions want it
+constexpr int kExponentSteps = 64;  // int8 values' scales are 2^(whole / kExponentSteps)
 
 inline int64_t sub_bytes(const hr_kv& kv) {
   return (int64_t)kSub * kv.head_dim * (kv.format == HR_BF16 ? 2 : 1);

@@ -47,6 +47,7 @@ HR_INLINE I izero() { return _mm512_setzero_si512(); }
 HR_INLINE I iset1(int32_t x) { return _mm512_set1_epi32(x); }
 HR_INLINE I iload(const int32_t* p) { return _mm512_loadu_si512(p); }
 HR_INLINE void istore(int32_t* p, I x) { _mm512_storeu_si512(p, x); }
+HR_INLINE I isub(I a, I b) { return _mm512_sub_epi32(a, b); }
 HR_INLINE I iadd(I a, I b) { return _mm512_add_epi32(a, b); }
 template <int bits>
 HR_INLINE I shift_left(I a) {
@@ -64,6 +65,7 @@ HR_INLINE int32_t isum(I a) { return _mm512_reduce_add_epi32(a); }
 HR_INLINE F to_float(I a) { return _mm512_cvtepi32_ps(a); }
 HR_INLINE I to_int(F a) { return _mm512_cvtps_epi32(a); }  // nearest even
 HR_INLINE void store_s8(int8_t* p, I a) { _mm_storeu_si128((__m128i*)p, _mm512_cvtsepi32_epi8(a)); }
+HR_INLINE I load_s16(const int16_t* p) { return _mm512_cvtepi16_epi32(_mm256_loadu_si256((const __m256i*)p)); }
 HR_INLINE I load_s8(const int8_t* p) { return _mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i*)p)); }
 
 HR_INLINE F load_bf16(const bf16* p) {
