@@ -15,9 +15,9 @@
 
 #include "attention_bf16.h"
 #include "attention_int8.h"
+#include "attention_plan.h"
 #include "attention_tile.h"
 #include "kv.h"
-#include "pool.h"
 #include "scratch.h"
 
 namespace hr {
@@ -31,68 +31,13 @@ struct alignas(64) AttendWorkspace {
   float out[kItemRows * kMaxHeadDim];
   float top[kItemRows + 16], query_scale[kItemRows];
   int32_t query_sum[kItemRows];
+  int32_t lowest[kItemRows], end[kItemRows];  // positions that a row sees
   uint8_t last_v[kSub * kMaxHeadDim * 2];  // a sub-block of V whose unwritten tokens are zeros
 };
 
 void FreeWorkspace::operator()(AttendWorkspace* workspace) const { delete workspace; }
 
 namespace {
-
-// --- the plan --------------------------------------------------------------------------------------
-
-int check_spans(const hr_kv& kv, const hr_spans& spans) {
-  int row = 0;
-  for (int s = 0; s < spans.spans; s++) {
-    int rows = spans.row_start[s + 1] - spans.row_start[s], context = spans.context[s];
-    if (spans.row_start[s] != row || rows < 1 || context < rows) return HR_ESHAPE;
-    row += rows;
-    int blocks = (context - 1) / kv.block_tokens + 1;
-    if (blocks > spans.max_blocks) return HR_ESHAPE;
-    const int32_t* table = spans.blocks + (int64_t)s * spans.max_blocks;
-    for (int b = 0; b < blocks; b++) {
-      if (table[b] < 0 || table[b] >= kv.blocks) return HR_ESHAPE;
-    }
-  }
-  return row == spans.rows ? HR_OK : HR_ESHAPE;
-}
-
-void plan_slots(const hr_kv& kv, const hr_spans& spans, std::vector<int64_t>& slot) {
-  slot.resize(spans.rows);
-  for (int s = 0; s < spans.spans; s++) {
-    const int32_t* table = spans.blocks + (int64_t)s * spans.max_blocks;
-    int end = spans.row_start[s + 1], past = spans.context[s] - end;
-    for (int row = spans.row_start[s]; row < end; row++) {
-      int position = past + row;
-      slot[row] = (int64_t)table[position / kv.block_tokens] * kv.block_tokens +
-                  position % kv.block_tokens;
-    }
-  }
-}
-
-// Tokens that an item reads; with its rows, what it costs.
-int64_t reach(const AttendItem& item, const hr_spans& spans, int group) {
-  int end = spans.row_start[item.span + 1] - spans.row_start[item.span];
-  return spans.context[item.span] - end + (item.first + item.count - 1) / group + 1;
-}
-
-void plan_items(const hr_kv& kv, const hr_spans& spans, int heads, std::vector<AttendItem>& items) {
-  int group = heads / kv.kv_heads;
-  std::vector<std::pair<int64_t, AttendItem>> costs;
-  for (int s = 0; s < spans.spans; s++) {
-    int count = (spans.row_start[s + 1] - spans.row_start[s]) * group;
-    int tiles = (count + kItemRows - 1) / kItemRows;
-    for (int tile = tiles - 1; tile >= 0; tile--) {
-      for (int head = 0; head < kv.kv_heads; head++) {
-        int first = tile * kItemRows;
-        AttendItem item = {s, head, first, std::min(kItemRows, count - first)};
-        costs.emplace_back(reach(item, spans, group) * (item.count + kBlockRows), item);
-      }
-    }
-  }
-  std::stable_sort(costs.begin(), costs.end(), [](auto& a, auto& b) { return a.first > b.first; });
-  items.clear();
-  for (auto& cost : costs) items.push_back(cost.second);
-}
 
 // --- one tile ----------------------------------------------------------------------------------------
 
@@ -113,8 +58,8 @@ struct Tile {
   int lowest(int n) const {
     return call.window > 0 ? std::max(0, position(n) - call.window + 1) : 0;
   }
-  int start() const { return lowest(0) / kChunk * kChunk; }      // of the first chunk read
-  int end() const { return position(item.count - 1) + 1; }  // of what is read
+  int start() const { return lowest(0) / kChunk * kChunk; }  // of the first chunk read
+  int end() const { return position(item.count - 1) + 1; }   // of what is read
   // Where row n's head begins in a row of queries or outputs.
   int64_t at(int n, int64_t ld) const {
     int64_t row = call.spans.row_start[item.span] + (item.first + n) / group;
@@ -133,47 +78,28 @@ RowBlock row_block(AttendWorkspace& work, int first, int head_dim) {
   return block;
 }
 
-// Where a sub-block of the tile's context begins: offset of its page, its token there.
-struct Place {
-  int64_t page, sub;
-  int token;
-};
-
-Place place(const Tile& tile, int position) {
-  const hr_kv& kv = tile.call.kv;
-  const int32_t* table = tile.call.spans.blocks + (int64_t)tile.item.span * tile.call.spans.max_blocks;
-  int token = position % kv.block_tokens;
-  int64_t page = page_offset(kv, table[position / kv.block_tokens], tile.item.kv_head);
-  return {page, page + scale_bytes(kv) + token / kSub * sub_bytes(kv), token};
-}
-
-// Sub-blocks of the chunk from `start` on, up to `end`.
+// The chunk from `start` on, of what is read up to `end`. Beyond it the last sub-block is repeated:
+// it may be fetched, and is never used.
 void find_chunk(const Tile& tile, int start, int end, Chunk& chunk) {
   const hr_kv& kv = tile.call.kv;
-  const uint8_t *k = (const uint8_t*)kv.k, *v = (const uint8_t*)kv.v;
+  const int32_t* table = tile.call.spans.blocks + (int64_t)tile.item.span * tile.call.spans.max_blocks;
+  const int64_t size = sub_bytes(kv), scales = scale_bytes(kv);
+  int block = start / kv.block_tokens, token = start % kv.block_tokens;
   chunk.head_dim = kv.head_dim;
-  for (int sub = 0; sub < kChunkSubs && start + sub * kSub < end; sub++) {
-    Place at = place(tile, start + sub * kSub);
-    chunk.k_scale[sub] = (const bf16*)(k + at.page) + at.token;
-    chunk.v_exponent[sub] = (const int16_t*)(v + at.page) + at.token;
-    chunk.k[sub] = k + at.sub;
-    chunk.v[sub] = v + at.sub;
+  chunk.subs = std::min(kChunkSubs, (end - start + kSub - 1) / kSub);
+  for (int sub = 0; sub < chunk.subs; sub++) {
+    int64_t page = page_offset(kv, table[block], tile.item.kv_head);
+    const uint8_t *k = (const uint8_t*)kv.k + page, *v = (const uint8_t*)kv.v + page;
+    chunk.k_scale[sub] = (const bf16*)k + token;
+    chunk.v_exponent[sub] = (const int16_t*)v + token;
+    chunk.k[sub] = k + scales + token / kSub * size;
+    chunk.v[sub] = v + scales + token / kSub * size;
+    token += kSub;
+    if (token == kv.block_tokens) block++, token = 0;
   }
-}
-
-// What to fetch while the chunk is worked on: the tile's chunk from `start` on, up to `end`.
-void find_next(const Tile& tile, int start, int end, Chunk& chunk) {
-  const hr_kv& kv = tile.call.kv;
-  for (int sub = 0; sub < kChunkSubs; sub++) {
-    int position = start + sub * kSub;
-    if (position < end || sub == 0) {
-      Place at = place(tile, std::min(position, end - 1));
-      chunk.next_k[sub] = (const uint8_t*)kv.k + at.sub;
-      chunk.next_v[sub] = (const uint8_t*)kv.v + at.sub;
-    } else {
-      chunk.next_k[sub] = chunk.next_k[sub - 1];
-      chunk.next_v[sub] = chunk.next_v[sub - 1];
-    }
+  for (int sub = chunk.subs; sub < kChunkSubs; sub++) {
+    chunk.k[sub] = chunk.k[sub - 1];
+    chunk.v[sub] = chunk.v[sub - 1];
   }
 }
 
@@ -196,16 +122,17 @@ void patch_last(const Tile& tile, int start, int end, Chunk& chunk) {
 
 // What the block's rows see of the chunk. False: nothing.
 template <int R>
-bool find_seen(const Tile& tile, int first, int start, RowBlock& block) {
+bool find_seen(const AttendWorkspace& work, int first, int start, RowBlock& block) {
   int from = kChunk, to = 0, all_from = 0, all_to = kChunk;
   for (int r = 0; r < R; r++) {
-    block.seen_from[r] = std::max(0, tile.lowest(first + r) - start);
-    block.seen_to[r] = std::min(kChunk, tile.position(first + r) + 1 - start);
-    all_from = std::max(all_from, block.seen_from[r]);
-    all_to = std::min(all_to, block.seen_to[r]);
-    if (block.seen_from[r] >= block.seen_to[r]) continue;
-    from = std::min(from, block.seen_from[r]);
-    to = std::max(to, block.seen_to[r]);
+    int row_from = std::max(0, work.lowest[first + r] - start);
+    int row_to = std::min(kChunk, work.end[first + r] - start);
+    block.seen_from[r] = row_from;
+    block.seen_to[r] = row_to;
+    all_from = std::max(all_from, row_from);
+    all_to = std::min(all_to, row_to);
+    from = std::min(from, row_from < row_to ? row_from : kChunk);
+    to = std::max(to, row_from < row_to ? row_to : 0);
   }
   block.from_sub = from / kSub;
   block.to_sub = (to + kSub - 1) / kSub;
@@ -221,30 +148,34 @@ constexpr int columns(int rows, int most) {
 }
 
 template <class Kernels, int R, int J>
-void score(const RowBlock& block, const Chunk& chunk, int sub, Weights& weights) {
-  for (; sub + J <= block.to_sub; sub += J) Kernels::template score<R, J>(block, chunk, sub, weights);
-  if constexpr (J > 1) score<Kernels, R, J / 2>(block, chunk, sub, weights);
+void score(const RowBlock& block, const Chunk& chunk, const Chunk& ahead, int sub, Weights& weights) {
+  for (; sub + J <= block.to_sub; sub += J) {
+    Kernels::template score<R, J>(block, chunk, ahead, sub, weights);
+  }
+  if constexpr (J > 1) score<Kernels, R, J / 2>(block, chunk, ahead, sub, weights);
 }
 
 template <class Kernels, int R, int N>
-void add_values(const RowBlock& block, const Chunk& chunk, int d, const Weights& weights) {
+void add_values(const RowBlock& block, const Chunk& chunk, const Chunk& ahead, int d,
+                const Weights& weights) {
   for (; d + 16 * N <= chunk.head_dim; d += 16 * N) {
-    Kernels::template add_values<R, N>(block, chunk, d, weights);
+    Kernels::template add_values<R, N>(block, chunk, ahead, d, weights);
   }
-  if constexpr (N > 1) add_values<Kernels, R, N / 2>(block, chunk, d, weights);
+  if constexpr (N > 1) add_values<Kernels, R, N / 2>(block, chunk, ahead, d, weights);
 }
 
+// `ahead` is what will be read next; it is fetched meanwhile.
 template <class Kernels, int R>
-void attend_block(const Tile& tile, int first, int start, const Chunk& chunk) {
-  RowBlock block = row_block(tile.work, first, chunk.head_dim);
-  if (!find_seen<R>(tile, first, start, block)) return;
-  Weights& weights = tile.work.weights;
-  score<Kernels, R, columns(R, kChunkSubs)>(block, chunk, block.from_sub, weights);
-  Kernels::template weigh<R>(block, weights);
-  add_values<Kernels, R, columns(R, 8)>(block, chunk, 0, weights);
+void attend_block(AttendWorkspace& work, int first, int start, const Chunk& chunk,
+                  const Chunk& ahead) {
+  RowBlock block = row_block(work, first, chunk.head_dim);
+  if (!find_seen<R>(work, first, start, block)) return;
+  score<Kernels, R, columns(R, kChunkSubs)>(block, chunk, ahead, block.from_sub, work.weights);
+  Kernels::template weigh<R>(block, work.weights);
+  add_values<Kernels, R, columns(R, 8)>(block, chunk, ahead, 0, work.weights);
 }
 
-typedef void (*AttendBlock)(const Tile&, int first, int start, const Chunk&);
+typedef void (*AttendBlock)(AttendWorkspace&, int first, int start, const Chunk&, const Chunk& ahead);
 
 template <class Kernels, int... R>
 AttendBlock attend_block_of(int rows, std::integer_sequence<int, R...>) {
@@ -262,6 +193,8 @@ void begin(const Tile& tile) {
     Kernels::pack_query(call.q + tile.at(n, call.ldq), call.scale * log2e, n - first, rows,
                         call.kv.head_dim, block);
     tile.work.total[n] = zero();
+    tile.work.lowest[n] = tile.lowest(n);
+    tile.work.end[n] = tile.position(n) + 1;
   }
   std::fill_n(tile.work.out, tile.item.count * call.kv.head_dim, 0.0f);
   std::fill_n(tile.work.top, kItemRows + 16, kLowest);
@@ -284,24 +217,24 @@ template <class Kernels>
 void attend_tile(const Tile& tile, const std::atomic<int>& next) {
   begin<Kernels>(tile);
   const int end = tile.end();
+  Chunk chunk, ahead;
+  find_chunk(tile, tile.start(), end, ahead);
   for (int start = tile.start(); start < end; start += kChunk) {
-    Chunk chunk;
-    find_chunk(tile, start, end, chunk);
+    chunk = ahead;
     if (start + kChunk < end) {
-      find_next(tile, start + kChunk, end, chunk);
+      find_chunk(tile, start + kChunk, end, ahead);
     } else {  // the tile that is next on the list is ours, unless another thread is faster
       size_t i = (size_t)next.load(std::memory_order_relaxed);
       const auto& items = tile.call.plan.items;
       Tile after(tile.call, i < items.size() ? items[i] : tile.item, tile.work);
-      find_next(after, after.start(), after.end(), chunk);
+      find_chunk(after, after.start(), after.end(), ahead);
     }
     patch_last(tile, start, end, chunk);
-    int subs = std::min(kChunkSubs, (end - start + kSub - 1) / kSub);
-    Kernels::begin_chunk(chunk, subs, tile.work.weights);
+    Kernels::begin_chunk(chunk, tile.work.weights);
     for (int first = 0; first < tile.item.count; first += kBlockRows) {
       int rows = std::min(kBlockRows, tile.item.count - first);
-      attend_block_of<Kernels>(rows, std::make_integer_sequence<int, kBlockRows>())(tile, first, start,
-                                                                                    chunk);
+      auto attend_rows = attend_block_of<Kernels>(rows, std::make_integer_sequence<int, kBlockRows>());
+      attend_rows(tile.work, first, start, chunk, ahead);
     }
   }
   finish(tile);
@@ -334,24 +267,6 @@ void attend(const AttendCall& call, std::atomic<int>& next, AttendWorkspace& wor
 }
 
 }  // namespace hr
-
-int hr_kv_write(hr_pool* pool, const hr_kv* kv, const hr_spans* spans, const float* k, int64_t ldk,
-                const float* v, int64_t ldv) {
-  if (int wrong = hr::paged::check(*kv)) return wrong;
-  if (int wrong = hr::check_spans(*kv, *spans)) return wrong;
-  std::vector<int64_t> slot;
-  hr::plan_slots(*kv, *spans, slot);
-  std::atomic<int> next{0};
-  pool->threads.run([&](int) {
-    for (int row; (row = next.fetch_add(1, std::memory_order_relaxed)) < spans->rows;) {
-      for (int head = 0; head < kv->kv_heads; head++) {
-        int64_t at = (int64_t)head * kv->head_dim;
-        hr::write_kv_row(*kv, slot[row], head, k + row * ldk + at, v + row * ldv + at);
-      }
-    }
-  });
-  return HR_OK;
-}
 
 int hr_attend(hr_pool* pool, hr_scratch* scratch, const hr_kv* kv, const hr_spans* spans, int heads,
               float scale, int window, const float* q, int64_t ldq, float* out, int64_t ldo) {

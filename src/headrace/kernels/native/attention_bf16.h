@@ -17,7 +17,8 @@ struct Bf16Kernels {
 
   // `J` sub-blocks from `sub` on, for R rows.
   template <int R, int J>
-  HR_INLINE void score(const RowBlock& block, const Chunk& chunk, int sub, Weights& weights) {
+  HR_INLINE void score(const RowBlock& block, const Chunk& chunk, const Chunk& ahead, int sub,
+                       Weights& weights) {
     F sums[R][J];
     HR_UNROLL for (int r = 0; r < R; r++) HR_UNROLL for (int j = 0; j < J; j++) sums[r][j] = zero();
     const uint32_t* q = block.q;
@@ -25,7 +26,7 @@ struct Bf16Kernels {
       W k[J];
       HR_UNROLL for (int j = 0; j < J; j++) {
         k[j] = load_w(chunk.k[sub + j] + at);
-        prefetch_far(chunk.next_k[sub + j] + at);
+        prefetch_far(ahead.k[sub + j] + at);
       }
       HR_UNROLL for (int r = 0; r < R; r++) {
         HR_UNROLL for (int j = 0; j < J; j++) sums[r][j] = dot_bf16(sums[r][j], k[j], q + r);
@@ -36,7 +37,7 @@ struct Bf16Kernels {
     }
   }
 
-  static void begin_chunk(const Chunk&, int, Weights&) {}
+  static void begin_chunk(const Chunk&, Weights&) {}
 
   template <int R>
   static void weigh(RowBlock& block, Weights& weights) {
@@ -87,7 +88,8 @@ struct Bf16Kernels {
 
   // 16 * N dimensions of the outputs from `d` on.
   template <int R, int N>
-  HR_INLINE void add_values(const RowBlock& block, const Chunk& chunk, int d, const Weights& weights) {
+  HR_INLINE void add_values(const RowBlock& block, const Chunk& chunk, const Chunk& ahead, int d,
+                            const Weights& weights) {
     F sums[R][N];
     float* out = block.out + d;
     HR_UNROLL for (int r = 0; r < R; r++) {
@@ -95,13 +97,13 @@ struct Bf16Kernels {
       HR_UNROLL for (int n = 0; n < N; n++) sums[r][n] = mul(load(out + r * chunk.head_dim + 16 * n), by);
     }
     for (int sub = block.from_sub; sub < block.to_sub; sub++) {
-      const uint8_t *v = chunk.v[sub] + d * 4, *ahead = chunk.next_v[sub] + d * 4;
+      const uint8_t *v = chunk.v[sub] + d * 4, *fetch = ahead.v[sub] + d * 4;
       const uint32_t* p = &weights.p[0][sub * kSub / 2];
-      for (int t = 0; t < kSub / 2; t++, v += chunk.head_dim * 4, ahead += chunk.head_dim * 4, p++) {
+      for (int t = 0; t < kSub / 2; t++, v += chunk.head_dim * 4, fetch += chunk.head_dim * 4, p++) {
         W w[N];
         HR_UNROLL for (int n = 0; n < N; n++) {
           w[n] = load_w(v + 64 * n);
-          prefetch_far(ahead + 64 * n);
+          prefetch_far(fetch + 64 * n);
         }
         HR_UNROLL for (int r = 0; r < R; r++) {
           HR_UNROLL for (int n = 0; n < N; n++) sums[r][n] = dot_bf16(sums[r][n], w[n], p + r * kChunk / 2);

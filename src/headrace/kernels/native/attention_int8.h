@@ -52,7 +52,8 @@ struct Int8Kernels {
 
   // `J` sub-blocks from `sub` on, for R rows.
   template <int R, int J>
-  HR_INLINE void score(const RowBlock& block, const Chunk& chunk, int sub, Weights& weights) {
+  HR_INLINE void score(const RowBlock& block, const Chunk& chunk, const Chunk& ahead, int sub,
+                       Weights& weights) {
     I sums[R][J];
     HR_UNROLL for (int r = 0; r < R; r++) {
       I start = isub(izero(), iset1(block.query_sum[r]));
@@ -69,7 +70,7 @@ struct Int8Kernels {
         W k[J];
         HR_UNROLL for (int j = 0; j < J; j++) {
           k[j] = load_w(chunk.k[sub + j] + at);
-          if (part == 0) prefetch_far(chunk.next_k[sub + j] + at);
+          if (part == 0) prefetch_far(ahead.k[sub + j] + at);
         }
         HR_UNROLL for (int r = 0; r < R; r++) {
           HR_UNROLL for (int j = 0; j < J; j++) sums[r][j] = dot_u8s8(sums[r][j], k[j], q + r);
@@ -87,8 +88,8 @@ struct Int8Kernels {
   }
 
   // The exponents of the chunk's values, and one over their scales.
-  static void begin_chunk(const Chunk& chunk, int subs, Weights& weights) {
-    for (int sub = 0; sub < subs; sub++) {
+  static void begin_chunk(const Chunk& chunk, Weights& weights) {
+    for (int sub = 0; sub < chunk.subs; sub++) {
       F exponent = mul(to_float(load_s16(chunk.v_exponent[sub])), set1(1.0f / kExponentSteps));
       store(weights.exponent + sub * kSub, exponent);
       store(weights.inverse + sub * kSub, power2(hr::sub(zero(), exponent)));
@@ -150,8 +151,7 @@ struct Int8Kernels {
     for (int t = block.from_sub * kSub; t < block.to_sub * kSub; t += kSub) {
       int from = block.seen_from[r] - t, to = block.seen_to[r] - t;
       if (from < to && from < kSub && to > 0) {
-        F score = between(from, to, load(weights.score[r] + t), set1(kLowest));  // its e is near 0
-        F e = integers(score, top, powers.wholes, p + t);
+        F e = integers(load(weights.score[r] + t), top, powers.wholes, p + t);  // 0 at kLowest
         F inverse = between(from, to, load(weights.inverse + t), zero());
         powers.added = fma(e, inverse, powers.added);
       } else {
@@ -163,7 +163,8 @@ struct Int8Kernels {
 
   // 16 * N dimensions of the outputs from `d` on.
   template <int R, int N>
-  HR_INLINE void add_values(const RowBlock& block, const Chunk& chunk, int d, const Weights& weights) {
+  HR_INLINE void add_values(const RowBlock& block, const Chunk& chunk, const Chunk& ahead, int d,
+                            const Weights& weights) {
     I sums[R][N];
     HR_UNROLL for (int r = 0; r < R; r++) {
       I start = isub(izero(), iset1(weights.sum[r]));
@@ -176,13 +177,13 @@ struct Int8Kernels {
         }
       }
       for (int sub = block.from_sub; sub < block.to_sub; sub++) {
-        const uint8_t *v = chunk.v[sub] + d * 4, *ahead = chunk.next_v[sub] + d * 4;
+        const uint8_t *v = chunk.v[sub] + d * 4, *fetch = ahead.v[sub] + d * 4;
         const int32_t* p = (const int32_t*)&weights.p[0][part * kChunk / 4 + sub * kSub / 4];
-        for (int t = 0; t < kSub / 4; t++, v += chunk.head_dim * 4, ahead += chunk.head_dim * 4, p++) {
+        for (int t = 0; t < kSub / 4; t++, v += chunk.head_dim * 4, fetch += chunk.head_dim * 4, p++) {
           W w[N];
           HR_UNROLL for (int n = 0; n < N; n++) {
             w[n] = load_w(v + 64 * n);
-            if (part == 0) prefetch_far(ahead + 64 * n);
+            if (part == 0) prefetch_far(fetch + 64 * n);
           }
           HR_UNROLL for (int r = 0; r < R; r++) {
             HR_UNROLL for (int n = 0; n < N; n++) sums[r][n] = dot_u8s8(sums[r][n], w[n], p + r * kChunk / 2);

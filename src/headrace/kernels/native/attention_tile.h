@@ -26,13 +26,12 @@ struct RowBlock {
   bool whole;                      // every row sees all of every one of them
 };
 
-// Where the current chunk's sub-blocks lie, and those of the next one, to be fetched meanwhile.
+// Where a chunk's sub-blocks lie.
 struct Chunk {
-  int head_dim;
+  int head_dim, subs;
   const uint8_t *k[kChunkSubs], *v[kChunkSubs];
   const bf16* k_scale[kChunkSubs];        // int8 only
   const int16_t* v_exponent[kChunkSubs];  // int8 only
-  const uint8_t *next_k[kChunkSubs], *next_v[kChunkSubs];
 };
 
 // Scores and probabilities of one row block over one chunk; stays in the nearest cache.

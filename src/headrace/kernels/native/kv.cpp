@@ -5,6 +5,8 @@
 #include <cmath>
 
 #include "attention.h"
+#include "attention_plan.h"
+#include "scratch.h"
 
 namespace hr {
 namespace {
@@ -122,4 +124,22 @@ void write_kv_row(const hr_kv& kv, int64_t slot, int kv_head, const float* k, co
 int64_t hr_kv_bytes(int format, int blocks, int block_tokens, int kv_heads, int head_dim) {
   hr_kv kv = {format, blocks, block_tokens, kv_heads, head_dim, nullptr, nullptr};
   return hr::paged::check(kv) ? -1 : (int64_t)blocks * kv_heads * hr::paged::page_bytes(kv);
+}
+
+int hr_kv_write(hr_pool* pool, const hr_kv* kv, const hr_spans* spans, const float* k, int64_t ldk,
+                const float* v, int64_t ldv) {
+  if (int wrong = hr::paged::check(*kv)) return wrong;
+  if (int wrong = hr::paged::check_spans(*kv, *spans)) return wrong;
+  std::vector<int64_t> slot;
+  hr::paged::plan_slots(*kv, *spans, slot);
+  std::atomic<int> next{0};
+  pool->threads.run([&](int) {
+    for (int row; (row = next.fetch_add(1, std::memory_order_relaxed)) < spans->rows;) {
+      for (int head = 0; head < kv->kv_heads; head++) {
+        int64_t at = (int64_t)head * kv->head_dim;
+        hr::write_kv_row(*kv, slot[row], head, k + row * ldk + at, v + row * ldv + at);
+      }
+    }
+  });
+  return HR_OK;
 }
