@@ -36,6 +36,7 @@ from headrace.model.quantization import (
 SCALE = ".weight_scale"
 """How the name of an fp8 matrix's scales ends."""
 _FP8_MAX = 448.0
+_FUSED = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 
 
 class QuantizedLinear(nn.Module):
@@ -144,7 +145,8 @@ def quantize_decoder(
         keep: Matrices that stay in another format.
 
     Raises:
-        UserError: A format or group that there is not, or a `keep` that fits nothing.
+        UserError: A format or group that there is not, or a `keep` that fits nothing or splits
+            what the kernels read as one.
     """
     chosen = plan(decoder, format=format, group=group, keep=keep)
     for name in matrices(decoder.config):
@@ -169,7 +171,22 @@ def plan(decoder: Decoder, *, format: str, group: int, keep: Iterable[Keep]) -> 
             if own != FULL:
                 raise UserError(f"--keep {name}={own}: beside fp8 a matrix can be kept in {FULL}")
         return Quantization(format=format, kept=kept)
-    return Quantization(format=format, group=group, kept=kept)
+    chosen = Quantization(format=format, group=group, kept=kept)
+    for name in kept:
+        for other in _read_with(name):
+            if chosen.of(other) != chosen.of(name):
+                raise UserError(
+                    f"{name} would be {chosen.of(name)} and {other} {chosen.of(other)}, but the "
+                    "kernels read them as one matrix; --keep both or neither"
+                )
+    return chosen
+
+
+def _read_with(name: str) -> list[str]:
+    """The matrices that kernels read together with this one."""
+    parent, _, own = name.rpartition(".")
+    together = next((fused for fused in _FUSED if own in fused), ())
+    return [f"{parent}.{other}" for other in together]
 
 
 def rounded(linear: nn.Linear, format: str, group: int) -> QuantizedLinear | Fp8Linear:

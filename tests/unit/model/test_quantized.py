@@ -275,4 +275,8 @@ def test_quantizing_in_place_refuses_what_it_cannot(tmp_path: Path) -> None:
         quantize_decoder(decoder, format="int8", group=16)
     with pytest.raises(UserError, match="beside fp8 a matrix can be kept in bf16"):
         quantize_decoder(decoder, format="fp8", keep=[Keep.parse("lm_head=int8")])
+    with pytest.raises(
+        UserError, match=r"q_proj would be bf16 and \S+k_proj int4, but"
+    ):
+        quantize_decoder(decoder, format="int4", keep=[Keep.parse("layers.1.self_attn.q_proj")])
     assert torch.equal(logits(decoder), before)
