@@ -1,5 +1,6 @@
 # Triton's types do not describe the language inside its kernels, nor how they are launched.
-# pyright: basic, reportArgumentType=false, reportCallIssue=false, reportAttributeAccessIssue=false
+# pyright: basic, reportArgumentType=false, reportCallIssue=false
+# pyright: reportAttributeAccessIssue=false, reportGeneralTypeIssues=false
 """Attention of new rows over the paged cache: decode rows by splits, longer sequences by tiles.
 
 Decode: one program takes one split (`SPLIT_TOKENS` cached tokens at fixed positions) of one row for

@@ -1,5 +1,6 @@
 # Triton's types do not describe the language inside its kernels, nor how they are launched.
-# pyright: basic, reportArgumentType=false, reportCallIssue=false, reportAttributeAccessIssue=false
+# pyright: basic, reportArgumentType=false, reportCallIssue=false
+# pyright: reportAttributeAccessIssue=false, reportGeneralTypeIssues=false
 """SwiGLU's gate: `silu(gate) * up`, of one matrix whose rows are gate, then up.
 
 Computed in float32 and rounded once.

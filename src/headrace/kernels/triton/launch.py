@@ -1,5 +1,6 @@
 # Triton's types do not describe the language inside its kernels, nor how they are launched.
-# pyright: basic, reportArgumentType=false, reportCallIssue=false, reportAttributeAccessIssue=false
+# pyright: basic, reportArgumentType=false, reportCallIssue=false
+# pyright: reportAttributeAccessIssue=false, reportGeneralTypeIssues=false
 """What every kernel file needs: sizes of tiles, and products that the interpreter can do too."""
 
 import torch
@@ -19,6 +20,8 @@ def product(a, b, acc):
     if INTERPRETED:  # numpy has no bfloat16; its products are exact in float32 either way
         a = a.to(tl.float32)
         b = b.to(tl.float32)
+    elif a.dtype.is_fp8():  # Hopper's fp8 units add up in 14 bits: hand over to float32 each tile
+        return tl.dot(a, b, acc, max_num_imprecise_acc=a.shape[1])
     return tl.dot(a, b, acc, input_precision="ieee")
 
 

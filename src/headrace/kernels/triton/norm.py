@@ -1,5 +1,6 @@
 # Triton's types do not describe the language inside its kernels, nor how they are launched.
-# pyright: basic, reportArgumentType=false, reportCallIssue=false, reportAttributeAccessIssue=false
+# pyright: basic, reportArgumentType=false, reportCallIssue=false
+# pyright: reportAttributeAccessIssue=false, reportGeneralTypeIssues=false
 """RMSNorm: one program a row, the whole row in registers.
 
 Computed in float32 and rounded once, as `elementwise.rms_norm` does.

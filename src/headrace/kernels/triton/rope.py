@@ -1,5 +1,6 @@
 # Triton's types do not describe the language inside its kernels, nor how they are launched.
-# pyright: basic, reportArgumentType=false, reportCallIssue=false, reportAttributeAccessIssue=false
+# pyright: basic, reportArgumentType=false, reportCallIssue=false
+# pyright: reportAttributeAccessIssue=false, reportGeneralTypeIssues=false
 """Rows of `q | k | v` → rotated queries, and keys and values in their cache slots, in one pass.
 
 One program takes one row and a few neighbouring heads of one kind. Where the model norms queries
