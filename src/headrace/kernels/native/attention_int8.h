@@ -34,10 +34,11 @@ struct Int8Kernels {
       top = max(top, abs(x));
       off = add(off, hr::sub(x, x));  // NaN where x is not finite
     }
-    float most = largest(top);
-    F inverse = set1(most > 0 ? kWhole / most : 0.0f);
+    float most = largest(top), infinite = sum(off);
+    bool usable = most > 0 && infinite == 0;
+    F inverse = set1(usable ? kWhole / most : 0.0f);
     for (int d = 0; d < head_dim; d += 16) {
-      I whole = to_int(mul(load(q + d), inverse));
+      I whole = usable ? to_int(mul(load(q + d), inverse)) : izero();
       added = iadd(added, whole);
       split(whole, high + d, low + d);
     }
@@ -46,7 +47,7 @@ struct Int8Kernels {
       memcpy(highs + d / 4 * rows, high + d, 4);
       memcpy(lows + d / 4 * rows, low + d, 4);
     }
-    block.query_scale[row] = most / kWhole * by + sum(off);
+    block.query_scale[row] = most / kWhole * by + infinite;
     block.query_sum[row] = isum(added);
   }
 
@@ -128,7 +129,7 @@ struct Int8Kernels {
   // A vector of scores, exponents in them → products with kWhole for the largest, in p.
   HR_INLINE F integers(F score, float top, I& wholes, int8_t* p) {
     F e = power2(hr::sub(score, set1(top - kLog2Whole)));
-    I whole = to_int(e);
+    I whole = to_int(min(e, set1(kWhole)));  // and kWhole where it is NaN, as its total tells
     wholes = iadd(wholes, whole);
     split(whole, p, p + kChunk);
     return e;
