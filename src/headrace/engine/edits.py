@@ -16,8 +16,13 @@ from headrace.engine.sample_rows import History, SampleRow
 
 def edits(row: SampleRow) -> bool:
     """Whether this row's scores are not simply its logits."""
-    return (
-        _wants_bias(row) or _wants_repetition(row) or _wants_counts(row) or _wants_min_tokens(row)
+    params = row.sampling
+    return bool(
+        params.logit_bias
+        or params.repetition_penalty != 1.0
+        or params.frequency_penalty != 0.0
+        or params.presence_penalty != 0.0
+        or (row.position < params.min_tokens and row.end_ids)
     )
 
 

@@ -12,7 +12,7 @@ or came from the cache, so a row below it is a recomputed one.
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from headrace.types import SamplingParams, TokenLogprob, Usage
 
@@ -100,6 +100,11 @@ class Sequence:
             and len(self.prompt_scores) < len(self.request.prompt) - 1
         )
 
+    @property
+    def last_token(self) -> int:
+        """The last known one."""
+        return self.completion[-1] if self.completion else self.group.request.prompt[-1]
+
     def tokens(self, start: int, stop: int) -> list[int]:
         """Known tokens from position `start` up to `stop`."""
         prompt = self.group.request.prompt
@@ -117,12 +122,17 @@ class Group:
     arrival: int
     max_tokens: int
     """Of each choice, resolved."""
+    end_ids: tuple[int, ...] = field(init=False)
+    """The request's."""
     sequences: list[Sequence] = field(default_factory=list[Sequence], repr=False)
     started: bool = False
     """Its prompt left the queue and is booked; a request that ends before has used nothing."""
     cached_tokens: int = 0
     completion_tokens: int = 0
     recomputed_tokens: int = 0
+
+    def __post_init__(self) -> None:
+        self.end_ids = self.request.end_ids
 
     @property
     def usage(self) -> Usage:
@@ -135,8 +145,7 @@ class Group:
         )
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RowResult:
+class RowResult(NamedTuple):
     """What a step made of one sequence's rows."""
 
     token: int | None = None

@@ -7,13 +7,13 @@ Shapes: T rows of the step, R rows that are sampled from, D model, V vocabulary.
 
 import itertools
 from collections.abc import Sequence as Items
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from headrace.engine.batch import Batch
 from headrace.engine.request import RowResult, Sequence
 from headrace.engine.sampler import (
     History,
@@ -25,7 +25,7 @@ from headrace.engine.sampler import (
 )
 from headrace.engine.scheduler import Plan
 from headrace.errors import ServiceError
-from headrace.model.stack import Stack, Step
+from headrace.model.stack import Stack
 from headrace.types import TokenLogprob
 
 # Entries of a [rows, V] tensor of prompt logits: 16 MiB in float32, whatever the vocabulary.
@@ -41,63 +41,73 @@ class Runner:
 
     def __init__(self, stack: Stack) -> None:
         self._stack = stack
+        self._batch = Batch()
         self._histories: WeakKeyDictionary[Sequence, _Kept] = WeakKeyDictionary()
 
     def execute(self, plan: Plan) -> dict[Sequence, RowResult]:
         """Run every row of the plan, sample where a sequence's last token ran, score prompts."""
-        starts = [0, *itertools.accumulate(plan.rows.values())]
+        ends = list(itertools.accumulate(plan.rows.values()))
         with torch.inference_mode():
-            hidden_TD = self._stack.hidden(lay_out(plan, starts))
-            results = self._score_prompts(plan, starts, hidden_TD)
+            hidden_TD = self._stack.hidden(self._batch.lay_out(plan.rows))
+            results = self._score_prompts(plan, ends, hidden_TD)
             sampling = [
                 (sequence, end - 1)
-                for (sequence, rows), end in zip(plan.rows.items(), starts[1:], strict=True)
-                if sequence.samples and sequence.computed + rows == len(sequence)
+                for (sequence, rows), end in zip(plan.rows.items(), ends, strict=True)
+                if sequence.computed + rows == len(sequence) and sequence.samples
             ]
             outcomes = self._sample(sampling, hidden_TD)
         for (sequence, _), outcome in zip(sampling, outcomes, strict=True):
-            scored = results.get(sequence, RowResult())
-            if isinstance(outcome, Sampled):
-                results[sequence] = replace(scored, token=outcome.token, logprob=outcome.logprob)
-            else:
+            scored = results.get(sequence)
+            if not isinstance(outcome, Sampled):
                 results[sequence] = RowResult(failure=outcome.reason)
+            elif scored is None:
+                results[sequence] = RowResult(outcome.token, outcome.logprob)
+            else:
+                results[sequence] = scored._replace(token=outcome.token, logprob=outcome.logprob)
         return results
 
     def _sample(self, sampling: Items[tuple[Sequence, int]], hidden_TD: Tensor) -> list[Outcome]:
         if not sampling:
             return []
-        rows_R = torch.tensor([row for _, row in sampling], device=hidden_TD.device)
-        logits_RV = self._stack.logits(hidden_TD[rows_R])
+        if len(sampling) < len(hidden_TD):
+            rows_R = torch.tensor([row for _, row in sampling], device=hidden_TD.device)
+            hidden_TD = hidden_TD[rows_R]
+        logits_RV = self._stack.logits(hidden_TD)
         return sample(logits_RV, [self._sample_row(sequence) for sequence, _ in sampling])
 
     def _sample_row(self, sequence: Sequence) -> SampleRow:
-        request = sequence.request
-        kept = self._histories.get(sequence)
-        if kept is None:
-            kept = _Kept(history=History.of(request.sampling, request.prompt))
-            self._histories[sequence] = kept
-        assert request.sampling.seed is not None, "whoever makes the request resolves the seed"
+        group = sequence.group
+        params = group.request.sampling
+        assert params.seed is not None, "whoever makes the request resolves the seed"
         return SampleRow(
-            sampling=request.sampling,
-            seed=request.sampling.seed,
+            sampling=params,
+            seed=params.seed,
             choice=sequence.index,
             position=len(sequence.completion),
-            history=kept.up_to(sequence.completion),
-            end_ids=request.end_ids,
+            history=self._history(sequence) if History.read_by(params) else None,
+            end_ids=group.end_ids,
         )
 
+    def _history(self, sequence: Sequence) -> History | None:
+        kept = self._histories.get(sequence)
+        if kept is None:
+            request = sequence.request
+            kept = _Kept(history=History.of(request.sampling, request.prompt))
+            self._histories[sequence] = kept
+        return kept.up_to(sequence.completion)
+
     def _score_prompts(
-        self, plan: Plan, starts: Items[int], hidden_TD: Tensor
+        self, plan: Plan, ends: Items[int], hidden_TD: Tensor
     ) -> dict[Sequence, RowResult]:
         results: dict[Sequence, RowResult] = {}
-        for (sequence, rows), start in zip(plan.rows.items(), starts, strict=False):
+        for (sequence, rows), end in zip(plan.rows.items(), ends, strict=True):
             if not sequence.scores_prompt:
                 continue
             # Row p scores token p + 1; after a preemption the first of them are known already.
             prompt = sequence.request.prompt
             first = max(sequence.computed, len(sequence.prompt_scores))
             last = min(sequence.computed + rows, len(prompt) - 1)
-            offset = start - sequence.computed
+            offset = end - rows - sequence.computed
             try:
                 scores = self._score(
                     hidden_TD[first + offset : max(first, last) + offset],
@@ -134,26 +144,3 @@ class _Kept:
                 self.history.push(token)
             self.pushed = len(completion)
         return self.history
-
-
-def lay_out(plan: Plan, starts: Items[int]) -> Step:
-    """The plan's rows as arrays, its sequences in their order; sequence s begins at `starts[s]`."""
-    ids: list[int] = []
-    positions_T = np.empty(starts[-1], dtype=np.int32)
-    contexts: list[int] = []
-    for (sequence, rows), start in zip(plan.rows.items(), starts, strict=False):
-        computed = sequence.computed
-        ids += sequence.tokens(computed, computed + rows)
-        positions_T[start : start + rows] = range(computed, computed + rows)
-        contexts.append(computed + rows)
-    tables = [sequence.blocks for sequence in plan.rows]
-    blocks_SB = np.zeros((len(tables), max(map(len, tables))), dtype=np.int32)
-    for row_B, table in zip(blocks_SB, tables, strict=True):
-        row_B[: len(table)] = table
-    return Step(
-        ids_T=np.array(ids, dtype=np.int32),
-        pos_T=positions_T,
-        row_start_S1=np.array(starts, dtype=np.int32),
-        context_S=np.array(contexts, dtype=np.int32),
-        blocks_SB=blocks_SB,
-    )

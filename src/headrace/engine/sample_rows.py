@@ -1,4 +1,7 @@
-"""What one row of logits is sampled with, and what came of it."""
+"""What one row of logits is sampled with, and what came of it.
+
+Made anew for each token, so neither is frozen: that alone would cost a microsecond each.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,6 +28,15 @@ class History:
         self._ids[: len(seen)] = seen
         self._counts: NDArray[np.float32] = np.zeros(len(self._ids), dtype=np.float32)
         self._slots: dict[int, int] = {int(token): slot for slot, token in enumerate(seen)}
+
+    @staticmethod
+    def read_by(sampling: SamplingParams) -> bool:
+        """Whether these parameters look at what was there before."""
+        return (
+            sampling.repetition_penalty != 1.0
+            or sampling.frequency_penalty != 0.0
+            or sampling.presence_penalty != 0.0
+        )
 
     @classmethod
     def of(cls, sampling: SamplingParams, prompt: Sequence[int]) -> "History | None":
@@ -57,7 +69,7 @@ class History:
         return self._counts[: len(self._slots)]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(kw_only=True, slots=True)
 class SampleRow:
     """What one row of logits is sampled with."""
 
@@ -73,14 +85,14 @@ class SampleRow:
     `position` < min_tokens."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(kw_only=True, slots=True)
 class Sampled:
     token: int
     logprob: TokenLogprob | None = None
     """Where `sampling.logprobs` is not None."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(kw_only=True, slots=True)
 class Unsampled:
     """A row without a token; only its own request fails."""
 

@@ -9,7 +9,6 @@ Shapes: R rows, T rows of a prompt, V vocabulary.
 from collections.abc import Sequence
 from typing import Protocol
 
-import torch
 from torch import Tensor
 
 from headrace.engine.sample_rows import (
@@ -86,20 +85,19 @@ def sample_by(
     arithmetic: Arithmetic, logits_RV: Tensor, rows: Sequence[SampleRow]
 ) -> list[Outcome]:
     """`sample` of at least one row, with the arithmetic given."""
-    with torch.inference_mode():
-        tokens = arithmetic.draw(logits_RV, rows)
-        scored = [
-            r for r, row in enumerate(rows) if row.sampling.logprobs is not None and tokens[r] >= 0
-        ]
-        logprobs: dict[int, TokenLogprob] = {}
-        if scored:
-            found = arithmetic.score(
-                logits_RV if len(scored) == len(rows) else logits_RV[scored],
-                [tokens[r] for r in scored],
-                [rows[r].sampling.logprobs or 0 for r in scored],
-            )
-            assert found is not None, "rows that gave a token are finite"
-            logprobs = dict(zip(scored, found, strict=True))
+    tokens = arithmetic.draw(logits_RV, rows)
+    scored = [
+        r for r, row in enumerate(rows) if row.sampling.logprobs is not None and tokens[r] >= 0
+    ]
+    logprobs: dict[int, TokenLogprob] = {}
+    if scored:
+        found = arithmetic.score(
+            logits_RV if len(scored) == len(rows) else logits_RV[scored],
+            [tokens[r] for r in scored],
+            [rows[r].sampling.logprobs or 0 for r in scored],
+        )
+        assert found is not None, "rows that gave a token are finite"
+        logprobs = dict(zip(scored, found, strict=True))
     return [
         Sampled(token=token, logprob=logprobs.get(r))
         if token >= 0
@@ -117,9 +115,7 @@ def prompt_logprobs(
     """
     if not targets:
         return []
-    with torch.inference_mode():
-        arithmetic = arithmetic_for(logits_TV, pool)
-        found = arithmetic.score(logits_TV, targets, [k] * len(targets))
+    found = arithmetic_for(logits_TV, pool).score(logits_TV, targets, [k] * len(targets))
     if found is None:
         raise ServiceError("the model's logits over the prompt are not finite (NaN or infinity)")
     return found

@@ -7,6 +7,7 @@ vocabulary, E rows with edits.
 import math
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from headrace.engine.edits import apply_edits, edits
@@ -28,12 +29,14 @@ class NativeSampling:
     def draw(self, logits_RV: Tensor, rows: Sequence[SampleRow]) -> list[int]:
         """A token a row, or `NOT_FINITE` or `NOTHING_LEFT`."""
         edited = [r for r, row in enumerate(rows) if edits(row)]
-        scores_EV, address = logits_RV, dict[int, int]()
-        if edited:
+        if not edited:
+            rules = [_rule(row, 0) for row in rows]
+            return sampling.sample(self._library, self._pool, logits_RV, rules)
+        with torch.inference_mode():
             scores_EV = logits_RV[edited]
             apply_edits(scores_EV, [rows[r] for r in edited])
-            first, step = scores_EV.data_ptr(), scores_EV.stride(0) * scores_EV.element_size()
-            address = {r: first + e * step for e, r in enumerate(edited)}
+        first, step = scores_EV.data_ptr(), scores_EV.stride(0) * scores_EV.element_size()
+        address = {r: first + e * step for e, r in enumerate(edited)}
         rules = [_rule(row, address.get(r, 0)) for r, row in enumerate(rows)]
         return sampling.sample(self._library, self._pool, logits_RV, rules)
 

@@ -25,6 +25,7 @@ _LOW_32 = (1 << 32) - 1
 class TorchSampling:
     """`sampler.Arithmetic` by torch."""
 
+    @torch.inference_mode()
     def draw(self, logits_RV: Tensor, rows: Sequence[SampleRow]) -> list[int]:
         """A token a row, or `NOT_FINITE` or `NOTHING_LEFT`."""
         scores_RV = logits_RV
@@ -39,6 +40,7 @@ class TorchSampling:
         token_R.masked_fill_(~_finite(logits_RV), NOT_FINITE)
         return token_R.tolist()
 
+    @torch.inference_mode()
     def score(
         self, logits_RV: Tensor, targets: Sequence[int], tops: Sequence[int]
     ) -> list[TokenLogprob] | None:

@@ -33,6 +33,8 @@ from headrace.types import FinishReason, TokenEvent, TokenLogprob
 
 Events: TypeAlias = list[tuple[str, TokenEvent]]
 
+_NOTHING = RowResult()
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
@@ -191,11 +193,16 @@ class Scheduler:
         """
         self._planned_s = self._clock()
         draft = _Draft(left=budget)
-        for decodes in (True, False):
-            for sequence in tuple(self._running):
-                lacking = len(sequence) - sequence.computed
-                if draft.left and sequence.state is State.RUNNING and (lacking == 1) is decodes:
-                    draft.add(sequence, self._grow(sequence, min(lacking, draft.left), draft))
+        chunks: list[Sequence] = []
+        for sequence in tuple(self._running):
+            if len(sequence) - sequence.computed != 1:
+                chunks.append(sequence)
+            elif draft.left and sequence.state is State.RUNNING:
+                draft.add(sequence, self._grow(sequence, 1, draft))
+        for sequence in chunks:
+            lacking = len(sequence) - sequence.computed
+            if draft.left and sequence.state is State.RUNNING:
+                draft.add(sequence, self._grow(sequence, min(lacking, draft.left), draft))
         while (
             draft.left
             and self._waiting
@@ -223,11 +230,12 @@ class Scheduler:
             if sequence.state is not State.RUNNING:
                 continue  # its request ended meanwhile, and was settled then
             self._book(sequence, rows)
-            result = results.get(sequence, RowResult())
+            result = results.get(sequence, _NOTHING)
             if result.failure is not None:
                 events += self._end(sequence.group, FinishReason.ERROR, error=result.failure)
                 continue
-            sequence.prompt_scores += result.prompt_scores
+            if result.prompt_scores:
+                sequence.prompt_scores += result.prompt_scores
             self._prefix.publish(sequence)
             if sequence.index == 0 and sequence.computed == len(sequence.request.prompt):
                 events += self._prompt_done(sequence)
@@ -272,14 +280,14 @@ class Scheduler:
     def _admit(self, sequence: Sequence) -> bool:
         """Give a waiting sequence the blocks that the cache has of it, if all of it has room."""
         blocks = self.blocks
+        # With nothing running there is room for whatever `submit` let in.
+        room = self._room() if self._running else blocks.total
+        if room < 0:
+            return False  # whatever the cache has of it
         hits = self._prefix.find(sequence)
-        if self._running:
-            promised = sum(
-                max(0, blocks.blocks_for(len(other)) - len(other.blocks)) for other in self._running
-            )
-            missing = blocks.blocks_for(len(sequence)) - len(hits)
-            if blocks.free - blocks.idle(hits) - promised - missing < self._watermark:
-                return False
+        missing = blocks.blocks_for(len(sequence)) - len(hits)
+        if blocks.idle(hits) + missing > room:
+            return False
         blocks.share(hits)
         sequence.state = State.RUNNING
         sequence.blocks = list(hits)
@@ -296,13 +304,23 @@ class Scheduler:
         self._tally.cached += fresh_hits
         return True
 
+    def _room(self) -> int:
+        """Blocks that are neither in reserve nor promised to what is running."""
+        blocks = self.blocks
+        promised = sum(
+            max(0, blocks.blocks_for(len(other)) - len(other.blocks)) for other in self._running
+        )
+        return blocks.free - promised - self._watermark
+
     def _grow(self, sequence: Sequence, rows: int, draft: _Draft) -> int:
         """How many of `rows` have a place; for the first, younger sequences give up theirs."""
         blocks = self.blocks
         while True:
-            lacking = sequence.computed + rows - len(sequence.blocks) * blocks.block_tokens
-            if lacking > 0:
-                sequence.blocks += blocks.allocate(min(blocks.blocks_for(lacking), blocks.free))
+            places = len(sequence.blocks) * blocks.block_tokens - sequence.computed
+            if places >= rows:
+                return rows
+            lacking = blocks.blocks_for(rows - places)
+            sequence.blocks += blocks.allocate(min(lacking, blocks.free))
             places = len(sequence.blocks) * blocks.block_tokens - sequence.computed
             if places > 0:
                 return min(rows, places)
@@ -355,7 +373,7 @@ class Scheduler:
         self._tally.completion += 1
         finish: FinishReason | None = None
         stop: str | int | None = None
-        if token in sequence.request.end_ids and position >= sampling.min_tokens:
+        if token in group.end_ids and position >= sampling.min_tokens:
             finish = FinishReason.STOP
             if sampling.ignore_eos or token not in sequence.request.eos_ids:
                 stop = token

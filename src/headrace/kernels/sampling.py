@@ -4,6 +4,7 @@
 and the same arithmetic in torch, is `engine.sampler`'s business. Shapes: R rows, V vocabulary.
 """
 
+import functools
 import struct
 from collections.abc import Sequence
 from ctypes import POINTER, c_double, c_int, c_int32, c_int64, c_uint64, c_void_p
@@ -26,6 +27,7 @@ _MASK = (1 << 64) - 1
 _I, _P = c_int, c_void_p
 
 
+@functools.cache
 def bind(library: Library) -> Library:
     """Declare this file's functions of a library.
 
