@@ -2,17 +2,21 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import huggingface_hub
 import pytest
+import torch
 from typer.testing import CliRunner
 
 import checkpoints
 from headrace.cli.model import model
 from headrace.errors import CheckpointError, MissingExtra
-from headrace.model import hub
+from headrace.model import checkpoint, hub
 from headrace.model.inspect import Inspection, available_memory_bytes, inspect
+from headrace.model.quantization import Keep
+from headrace.model.quantized import quantize_decoder
 
 
 @pytest.mark.parametrize("family", checkpoints.FAMILIES)
@@ -124,3 +128,28 @@ def test_resolve_fetches_only_what_is_needed(
     assert hub.resolve("owner/name") == tmp_path
     assert [call[:2] for call in calls] == [("owner/na-me.1", "v2"), ("owner/name", None)]
     assert not any("bin" in pattern or ".py" in pattern for pattern in calls[0][2])
+
+
+@pytest.mark.parametrize("format", ["int8", "int4", "fp8"])
+@pytest.mark.parametrize("tied", ["tied", "own head"])
+def test_a_quantized_directory_has_the_parameters_it_stands_for(
+    tmp_path: Path, format: str, tied: str
+) -> None:
+    directory = checkpoints.make(
+        tmp_path / "m", "qwen2", tie_word_embeddings=tied == "tied", dtype=torch.bfloat16
+    )
+    loaded = checkpoint.load(directory, dtype="float32")
+    made = quantize_decoder(loaded.decoder, format=format, keep=[Keep.parse("down_proj")])
+    config = replace(loaded.config, quantization=made)
+    checkpoint.save(loaded.decoder, config, tmp_path / "q", dtype="bfloat16")
+    full, found = inspect(directory), inspect(tmp_path / "q")
+    assert full.quantization == "none"
+    assert found.quantization == format
+    assert found.parameters_by_part == full.parameters_by_part
+    assert found.flops_per_token == full.flops_per_token
+    weights = (tmp_path / "q" / "model.safetensors").stat().st_size
+    assert 0 < weights - found.weight_bytes[format] < 10_000  # the header
+    assert found.weight_bytes[format] < full.weight_bytes["bfloat16"]
+    assert found.kv_bytes_per_token[format] == full.kv_bytes_per_token["bfloat16"]
+    shown = CliRunner().invoke(model, ["inspect", str(tmp_path / "q")])
+    assert f"quantization {format}" in " ".join(shown.stdout.split())
