@@ -32,8 +32,10 @@ from headrace.engine import runner, worker
 from headrace.engine.batch import Batch
 from headrace.engine.core import EngineCore
 from headrace.engine.scheduler import Scheduler
+from headrace.engine.threads import physical_cores
 from headrace.engine.worker import Link, Worker
 from headrace.kernels import sampling as kernels
+from headrace.kernels.native import Pool, library
 from headrace.model.config import ModelConfig
 from headrace.model.stack import Step
 from headrace.types import SamplingParams
@@ -61,7 +63,8 @@ class NoModel:
     device = torch.device("cpu")
     context_tokens = 40_960
 
-    def __init__(self, batch: int) -> None:
+    def __init__(self, batch: int, threads: int) -> None:
+        self.pool = Pool(threads) if library() else None
         self.config = ModelConfig(
             family="qwen3",
             vocab_size=VOCAB,
@@ -149,7 +152,7 @@ def drive(batch: int, sampling: str, steps: int) -> tuple[Worker, "subprocess.Po
     """A worker to which `batch` requests were sent, and a process that reads its frames."""
     blocks = batch * (-(-(PROMPT_TOKENS + steps + 64) // BLOCK_TOKENS) + 1)
     settings = EngineSettings(block_tokens=BLOCK_TOKENS, max_batch_tokens=4096)
-    core = EngineCore(NoModel(batch), settings, blocks=blocks)
+    core = EngineCore(NoModel(batch, physical_cores()), settings, blocks=blocks)
     ours, theirs = socket.socketpair()
     engine = Worker(core, Link(theirs), drain_s=0.0, eos_ids=(VOCAB - 1,))
     for at in range(batch):

@@ -73,7 +73,8 @@ class Runner:
             rows_R = torch.tensor([row for _, row in sampling], device=hidden_TD.device)
             hidden_TD = hidden_TD[rows_R]
         logits_RV = self._stack.logits(hidden_TD)
-        return sample(logits_RV, [self._sample_row(sequence) for sequence, _ in sampling])
+        rows = [self._sample_row(sequence) for sequence, _ in sampling]
+        return sample(logits_RV, rows, pool=self._stack.pool)
 
     def _sample_row(self, sequence: Sequence) -> SampleRow:
         group = sequence.group
@@ -127,7 +128,8 @@ class Runner:
         chunk = max(1, _SCORE_ENTRIES // self._stack.config.vocab_size)
         for start in range(0, len(targets), chunk):
             logits_RV = self._stack.logits(hidden_RD[start : start + chunk])
-            found += prompt_logprobs(logits_RV, targets[start : start + chunk], k=k)
+            part = targets[start : start + chunk]
+            found += prompt_logprobs(logits_RV, part, k=k, pool=self._stack.pool)
         return tuple(found)
 
 

@@ -214,7 +214,7 @@ class NativeStack:
         self.context_tokens = weights.context_tokens
         kv = "" if kv_format == "bfloat16" else f", {kv_format} KV"
         self.name = f"native {native.require().isa} {weights.layers[0].down.describe()}{kv}"
-        self._pool = weights.pool
+        self.pool = weights.pool
         self._scratch = native.Scratch()
         self._model = NativeDecoder(
             Shape(
@@ -251,7 +251,7 @@ class NativeStack:
         if len(self._hidden_TD) < rows:
             self._hidden_TD = torch.empty(rows, self.config.hidden_size)
         hidden_TD = self._hidden_TD[:rows]
-        self._model.hidden(self._pool, self._scratch, step, hidden_TD)
+        self._model.hidden(self.pool, self._scratch, step, hidden_TD)
         return hidden_TD
 
     def logits(self, hidden_RD: Tensor) -> Tensor:
@@ -259,5 +259,5 @@ class NativeStack:
         if len(self._logits_RV) < rows:
             self._logits_RV = torch.empty(rows, self.config.vocab_size)
         logits_RV = self._logits_RV[:rows]
-        self._model.logits(self._pool, self._scratch, hidden_RD.contiguous(), logits_RV)
+        self._model.logits(self.pool, self._scratch, hidden_RD.contiguous(), logits_RV)
         return logits_RV

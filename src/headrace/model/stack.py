@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from headrace.kernels.native import Pool
 from headrace.model.attend import KvCache, Paged, PagedSpan, slots
 from headrace.model.config import ModelConfig
 from headrace.model.decoder import Decoder
@@ -74,6 +75,11 @@ class Stack(Protocol):
         """Longest sequence it can run."""
         ...
 
+    @property
+    def pool(self) -> Pool | None:
+        """Its threads, free between two calls; None = it has none of its own."""
+        ...
+
     def hidden(self, step: Step) -> Tensor:
         """Final hidden states `[T, D]`."""
         ...
@@ -92,6 +98,7 @@ class EagerStack:
         self.device = kv.k[0].device
         self.config = decoder.config
         self.context_tokens = decoder.context_tokens
+        self.pool = None
         self.name = f"torch {str(decoder.norm.weight.dtype).removeprefix('torch.')}"
 
     def hidden(self, step: Step) -> Tensor:
