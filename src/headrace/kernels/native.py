@@ -23,6 +23,9 @@ __all__ = ["BF16", "INT4", "INT8", "Matrix", "PagedKv", "Pool", "Scratch", "libr
 BF16, INT8, INT4 = 0, 1, 2
 """HR_BF16, HR_INT8, HR_INT4."""
 
+TILE_ROWS = 16
+"""Outputs that are packed together; a matrix is filled by whole ones."""
+
 QuantizedFormat = Literal["int8", "int4"]
 _CODES = {"bf16": BF16, "int8": INT8, "int4": INT4}
 _NAMES = {code: name for name, code in _CODES.items()}
@@ -92,7 +95,11 @@ class Quantized:
 
 
 class Matrix:
-    """Weights [rows = outputs O, cols = inputs I] as the kernels read them; immutable."""
+    """Weights [rows = outputs O, cols = inputs I] as the kernels read them.
+
+    Made whole by one of the constructors, or allocated and filled by parts: linears that read the
+    same input are one matrix, and joining them beforehand would copy a model.
+    """
 
     def __init__(
         self, *, format: int, rows: int, cols: int, group: int, data: Tensor, bias: Tensor | None
@@ -112,20 +119,21 @@ class Matrix:
         self._library = require()
 
     @classmethod
+    def allocate(
+        cls, *, format: str, rows: int, cols: int, group: int = 0, bias: Tensor | None = None
+    ) -> "Matrix":
+        """Zeros, to be filled by `put` or `put_packed`."""
+        size = packed_bytes(format, rows=rows, cols=cols, group=group)
+        return cls(
+            format=_CODES[format], rows=rows, cols=cols, group=group, data=buffer(size), bias=bias
+        )
+
+    @classmethod
     def pack(cls, pool: Pool, weight_OI: Tensor, *, bias: Tensor | None = None) -> "Matrix":
         """Weights as bfloat16, to which others are rounded."""
-        weight = _rows_of_bf16(weight_OI)
-        matrix = cls._empty("bf16", weight.shape, 0, bias)
-        check(
-            matrix._library.hr_pack_bf16(
-                pool.handle,
-                matrix.rows,
-                matrix.cols,
-                weight.data_ptr(),
-                weight.stride(0),
-                matrix.data.data_ptr(),
-            )
-        )
+        rows, cols = weight_OI.shape
+        matrix = cls.allocate(format="bf16", rows=rows, cols=cols, bias=bias)
+        matrix.put(pool, 0, weight_OI)
         return matrix
 
     @classmethod
@@ -139,8 +147,57 @@ class Matrix:
         bias: Tensor | None = None,
     ) -> "Matrix":
         """Weights rounded to nearest, from bfloat16."""
-        rounded = quantize(pool, weight_OI, format=format, group=group)
-        return cls.from_quantized(pool, rounded, format=format, group=group, bias=bias)
+        rows, cols = weight_OI.shape
+        matrix = cls.allocate(format=format, rows=rows, cols=cols, group=group, bias=bias)
+        matrix.put(pool, 0, weight_OI)
+        return matrix
+
+    def put(self, pool: Pool, row: int, weight_OI: Tensor) -> None:
+        """Rows from `row` on, a multiple of `TILE_ROWS`, become these, rounded to the format."""
+        at = self._place(row, len(weight_OI))
+        if self.format != BF16:
+            format: QuantizedFormat = "int8" if self.format == INT8 else "int4"
+            rounded = quantize(pool, weight_OI, format=format, group=self.group)
+            self._put_quantized(pool, at, rounded)
+            return
+        weight = _rows_of_bf16(weight_OI)
+        rows, cols = weight.shape
+        check(
+            self._library.hr_pack_bf16(
+                pool.handle, rows, cols, weight.data_ptr(), weight.stride(0), at.data_ptr()
+            )
+        )
+
+    def put_packed(self, row: int, packed: Tensor, rows: int) -> None:
+        """The same for the bytes of a packed matrix of `rows` rows, as they are."""
+        at, flat = self._place(row, rows), packed.view(torch.uint8).flatten()
+        if flat.numel() != at.numel():
+            raise ValueError(
+                f"{flat.numel()} packed bytes for {self.describe()} {rows} x {self.cols}: "
+                f"expected {at.numel()}"
+            )
+        at.copy_(flat)
+
+    def _place(self, row: int, rows: int) -> Tensor:
+        if row % TILE_ROWS or row + rows > self.rows:
+            raise ValueError(f"{rows} rows at {row} of {self.rows}: not whole tiles of {TILE_ROWS}")
+        tile = packed_bytes(_NAMES[self.format], rows=TILE_ROWS, cols=self.cols, group=self.group)
+        return self.data[row // TILE_ROWS * tile : -(-(row + rows) // TILE_ROWS) * tile]
+
+    def _put_quantized(self, pool: Pool, at: Tensor, quantized: Quantized) -> None:
+        rows, cols = quantized.q_OI.shape
+        check(
+            self._library.hr_pack_quantized(
+                pool.handle,
+                self.format,
+                rows,
+                cols,
+                self.group,
+                quantized.q_OI.data_ptr(),
+                quantized.scales_OG.data_ptr(),
+                at.data_ptr(),
+            )
+        )
 
     @classmethod
     def from_quantized(
@@ -162,19 +219,9 @@ class Matrix:
             )
         if q.dtype != torch.int8:
             raise ValueError(f"quantized values are {q.dtype}, expected int8")
-        matrix = cls._empty(format, q.shape, group, bias)
-        check(
-            matrix._library.hr_pack_quantized(
-                pool.handle,
-                matrix.format,
-                matrix.rows,
-                matrix.cols,
-                group,
-                q.data_ptr(),
-                scales.data_ptr(),
-                matrix.data.data_ptr(),
-            )
-        )
+        rows, cols = q.shape
+        matrix = cls.allocate(format=format, rows=rows, cols=cols, group=group, bias=bias)
+        matrix._put_quantized(pool, matrix.data, Quantized(q_OI=q, scales_OG=scales))
         return matrix
 
     @classmethod
@@ -189,23 +236,9 @@ class Matrix:
         bias: Tensor | None = None,
     ) -> "Matrix":
         """Bytes that `packed` gave, copied into huge pages."""
-        matrix = cls._empty(format, torch.Size((rows, cols)), group, bias)
-        flat = packed.view(torch.uint8).flatten()
-        if flat.numel() != matrix.data.numel():
-            raise ValueError(
-                f"{flat.numel()} packed bytes for {format} {rows} x {cols} in groups of {group}: "
-                f"expected {matrix.data.numel()}"
-            )
-        matrix.data.copy_(flat)
+        matrix = cls.allocate(format=format, rows=rows, cols=cols, group=group, bias=bias)
+        matrix.put_packed(0, packed, rows)
         return matrix
-
-    @classmethod
-    def _empty(cls, format: str, shape: torch.Size, group: int, bias: Tensor | None) -> "Matrix":
-        rows, cols = shape
-        size = packed_bytes(format, rows=rows, cols=cols, group=group)
-        return cls(
-            format=_CODES[format], rows=rows, cols=cols, group=group, data=buffer(size), bias=bias
-        )
 
     def describe(self) -> str:
         """`bf16`, `int8 g32`, ..."""

@@ -23,6 +23,20 @@ from headrace.model.config import ModelConfig
 from headrace.model.rope import Angles, Rope
 
 
+class Linear(nn.Linear):
+    """`x @ W^T + b`, its values not set: they come from a checkpoint or `Decoder.init_weights`."""
+
+    def reset_parameters(self) -> None:
+        """Nothing: random values that nobody reads cost seconds, on the meta device too."""
+
+
+class Embedding(nn.Embedding):
+    """A table of rows, its values not set, as `Linear`'s."""
+
+    def reset_parameters(self) -> None:
+        """Nothing."""
+
+
 class RmsNorm(nn.Module):
     """`x / rms(x) * weight` over the last dimension."""
 
@@ -45,10 +59,10 @@ class Attention(nn.Module):
         self.window = config.window(layer)
         model, head = config.hidden_size, config.head_dim
         heads, key_heads = config.num_attention_heads, config.num_key_value_heads
-        self.q_proj = nn.Linear(model, heads * head, bias=config.qkv_bias)
-        self.k_proj = nn.Linear(model, key_heads * head, bias=config.qkv_bias)
-        self.v_proj = nn.Linear(model, key_heads * head, bias=config.qkv_bias)
-        self.o_proj = nn.Linear(heads * head, model, bias=config.o_bias)
+        self.q_proj = Linear(model, heads * head, bias=config.qkv_bias)
+        self.k_proj = Linear(model, key_heads * head, bias=config.qkv_bias)
+        self.v_proj = Linear(model, key_heads * head, bias=config.qkv_bias)
+        self.o_proj = Linear(heads * head, model, bias=config.o_bias)
         eps = config.rms_norm_eps
         self.q_norm = RmsNorm(head, eps) if config.qk_norm else nn.Identity()
         self.k_norm = RmsNorm(head, eps) if config.qk_norm else nn.Identity()
@@ -68,9 +82,9 @@ class FeedForward(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         model, inner, bias = config.hidden_size, config.intermediate_size, config.mlp_bias
-        self.gate_proj = nn.Linear(model, inner, bias=bias)
-        self.up_proj = nn.Linear(model, inner, bias=bias)
-        self.down_proj = nn.Linear(inner, model, bias=bias)
+        self.gate_proj = Linear(model, inner, bias=bias)
+        self.up_proj = Linear(model, inner, bias=bias)
+        self.down_proj = Linear(inner, model, bias=bias)
 
     def forward(self, x_TD: Tensor) -> Tensor:
         return self.down_proj(functional.silu(self.gate_proj(x_TD)) * self.up_proj(x_TD))
@@ -105,7 +119,7 @@ class Decoder(nn.Module):
         self.config = config
         self.context_tokens = context_tokens or config.context_tokens
         self.rope = Rope(config, context_tokens=self.context_tokens)
-        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.embed_tokens = Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(
             Layer(config, layer) for layer in range(config.num_hidden_layers)
         )
@@ -113,7 +127,7 @@ class Decoder(nn.Module):
         self.lm_head = (
             None
             if config.tie_word_embeddings
-            else nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+            else Linear(config.hidden_size, config.vocab_size, bias=False)
         )
 
     @property

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from headrace.kernels import native, tiles
-from headrace.kernels.native import Matrix
+from headrace.kernels.native import TILE_ROWS, Matrix
 from headrace.kernels.native_decoder import NativeDecoder, NativeLayer, Shape
 from headrace.model.config import ModelConfig
 from headrace.model.decoder import Attention, Decoder, FeedForward, Layer, RmsNorm
@@ -28,7 +28,7 @@ from headrace.model.stack import Step
 
 KvFormat = Literal["bfloat16", "int8"]
 _KV_CODES = {"bfloat16": native.BF16, "int8": native.INT8}
-_HEAD_DIM_STEP, _MOST_HEAD_DIM, _BLOCK_STEP, _TILE_ROWS = 16, 256, 16, 16
+_HEAD_DIM_STEP, _MOST_HEAD_DIM, _BLOCK_STEP = 16, 256, 16
 
 
 def obstacle(decoder: Decoder, block_tokens: int) -> str | None:
@@ -136,38 +136,54 @@ class _Packer:
 
     def matrix(self, *parts: nn.Module) -> Matrix:
         """One matrix of modules that read the same input, their outputs one after the other."""
-        quantized = [part for part in parts if isinstance(part, QuantizedLinear)]
         biases = [bias for part in parts if (bias := getattr(part, "bias", None)) is not None]
         bias = torch.cat(biases) if biases else None
+        quantized = [part for part in parts if isinstance(part, QuantizedLinear)]
         if quantized:
             return self._quantized(quantized, bias)
         weights = [part.weight for part in parts if isinstance(part, nn.Linear | nn.Embedding)]
-        weight = weights[0] if len(weights) == 1 else torch.cat(weights)
-        if self.quantization is None:
-            return Matrix.pack(self.pool, weight, bias=bias)
-        return Matrix.quantize(
-            self.pool, weight, format=self.quantization, group=self.group, bias=bias
+        if not _whole_tiles(weights):
+            weights = [torch.cat(weights)]
+        matrix = Matrix.allocate(
+            format=self.quantization or "bf16",
+            rows=sum(map(len, weights)),
+            cols=weights[0].shape[1],
+            group=self.group if self.quantization else 0,
+            bias=bias,
         )
+        row = 0
+        for weight in weights:
+            matrix.put(self.pool, row, weight)
+            row += len(weight)
+        return matrix
 
     def _quantized(self, parts: Sequence[QuantizedLinear], bias: Tensor | None) -> Matrix:
         first = parts[0]
-        if any(part.rows % _TILE_ROWS for part in parts[:-1]):
+        if any(part.rows % TILE_ROWS for part in parts[:-1]):
             values = [tiles.unpack(p.packed, p.format, p.rows, p.cols, p.group) for p in parts]
             joined = native.Quantized(
-                q_OI=torch.cat([q_OI for q_OI, _ in values]),
-                scales_OG=torch.cat([scales_OG for _, scales_OG in values]),
+                q_OI=torch.cat([value.q for value in values]),
+                scales_OG=torch.cat([value.scale for value in values]),
             )
             return Matrix.from_quantized(
                 self.pool, joined, format=_integers(first.format), group=first.group, bias=bias
             )
-        return Matrix.from_packed(
-            first.packed if len(parts) == 1 else torch.cat([part.packed for part in parts]),
+        matrix = Matrix.allocate(
             format=first.format,
             rows=sum(part.rows for part in parts),
             cols=first.cols,
             group=first.group,
             bias=bias,
         )
+        row = 0
+        for part in parts:
+            matrix.put_packed(row, part.packed, part.rows)
+            row += part.rows
+        return matrix
+
+
+def _whole_tiles(weights: Sequence[Tensor]) -> bool:
+    return all(len(weight) % TILE_ROWS == 0 for weight in weights[:-1])
 
 
 def _layers(decoder: Decoder) -> list[Layer]:

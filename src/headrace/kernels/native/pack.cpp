@@ -1,6 +1,7 @@
 // Matrices into tiles and back: packing, round-to-nearest quantization, unpacking, rows for embedding.
 //
-// Runs once a load, so it is written plainly; threads take tiles from a counter.
+// Runs once a load over all of a model, so what is in every byte's way is made for speed; threads take
+// tiles from a counter.
 #include <algorithm>
 #include <atomic>
 #include <cmath>
@@ -37,13 +38,56 @@ f16 to_f16(float value) {
   return lanes[0];
 }
 
-void pack_bf16_tile(const Tiles& t, int tile, const uint16_t* w, int64_t ld, uint16_t* out) {
-  for (int pair = 0; pair < t.pairs(); pair++) {
+// Four bytes of each of 16 rows beside each other: out[i][lane] = rows[lane][i].
+void interleave(const uint8_t* const* rows, int64_t units, uint8_t* out) {
+  for (int64_t i = 0; i < units; i++) {
+    HR_UNROLL for (int lane = 0; lane < kOutputs; lane++) {
+      memcpy(out + (i * kOutputs + lane) * 4, rows[lane] + i * 4, 4);
+    }
+  }
+}
+
+// The rows of a tile of a row-major matrix; those beyond its end are `zeros`.
+struct TileRows {
+  const uint8_t* at[kOutputs];
+
+  TileRows(const Tiles& t, int tile, const void* w, int64_t row_bytes, const void* zeros) {
     for (int lane = 0; lane < kOutputs; lane++) {
-      int row = tile * kOutputs + lane;
-      for (int k = 2 * pair; k < 2 * pair + 2; k++) {
-        *out++ = row < t.rows && k < t.cols ? w[row * ld + k] : 0;
-      }
+      int64_t row = (int64_t)tile * kOutputs + lane;
+      at[lane] = row < t.rows ? (const uint8_t*)w + row * row_bytes : (const uint8_t*)zeros;
+    }
+  }
+};
+
+void pack_bf16_tile(const Tiles& t, int tile, const uint16_t* w, int64_t ld, const void* zeros,
+                    uint16_t* out) {
+  TileRows rows(t, tile, w, ld * 2, zeros);
+  interleave(rows.at, t.cols / 2, (uint8_t*)out);
+  if (t.cols % 2 == 0) return;
+  out += (int64_t)(t.cols / 2) * 2 * kOutputs;
+  for (int lane = 0; lane < kOutputs; lane++) {
+    out[lane * 2] = ((const uint16_t*)rows.at[lane])[t.cols - 1];
+    out[lane * 2 + 1] = 0;
+  }
+}
+
+// A whole group of int8: the same bytes plus 128.
+void pack_whole_int8(const TileRows& rows, const Tiles& t, int g, uint8_t* out) {
+  const uint8_t* from[kOutputs];
+  for (int lane = 0; lane < kOutputs; lane++) from[lane] = rows.at[lane] + (int64_t)g * t.group;
+  interleave(from, t.group / 4, out);
+  for (int64_t i = 0; i < t.group_bytes(); i++) out[i] ^= 0x80;
+}
+
+// A whole group of int4: of each eight columns the first four are low nibbles, the others high ones.
+void pack_whole_int4(const TileRows& rows, const Tiles& t, int g, uint8_t* out) {
+  for (int64_t i = 0; i < t.group / 8; i++) {
+    for (int lane = 0; lane < kOutputs; lane++) {
+      uint32_t low, high;
+      memcpy(&low, rows.at[lane] + (int64_t)g * t.group + i * 8, 4);
+      memcpy(&high, rows.at[lane] + (int64_t)g * t.group + i * 8 + 4, 4);
+      uint32_t codes = ((low & 0x0f0f0f0fu) | (high & 0x0f0f0f0fu) << 4) ^ 0x88888888u;
+      memcpy(out + (i * kOutputs + lane) * 4, &codes, 4);
     }
   }
 }
@@ -64,7 +108,9 @@ void pack_group(const Tiles& t, int tile, int g, const int8_t* q, uint8_t* out) 
   }
 }
 
-void pack_quantized_tile(const Tiles& t, int tile, const int8_t* q, const f16* scales, uint8_t* out) {
+void pack_quantized_tile(const Tiles& t, int tile, const int8_t* q, const f16* scales,
+                         const void* zeros, uint8_t* out) {
+  TileRows rows(t, tile, q, t.cols, zeros);
   for (int g = 0; g < t.groups(); g++) {
     f16* packed = (f16*)(out + t.scales_at(g));
     if (g % 2 == 0) memset(packed, 0, kScaleLine);
@@ -72,35 +118,47 @@ void pack_quantized_tile(const Tiles& t, int tile, const int8_t* q, const f16* s
       int64_t row = (int64_t)tile * kOutputs + lane;
       packed[lane] = row < t.rows ? scales[row * t.groups() + g] : 0;
     }
-    pack_group(t, tile, g, q, out + t.group_at(g));
+    if ((g + 1) * t.group > t.cols) {
+      pack_group(t, tile, g, q, out + t.group_at(g));
+    } else if (t.format == HR_INT8) {
+      pack_whole_int8(rows, t, g, out + t.group_at(g));
+    } else {
+      pack_whole_int4(rows, t, g, out + t.group_at(g));
+    }
   }
 }
 
-// int8: scale = max |w| / 127. int4: the value of largest magnitude becomes -8, so that all sixteen
-// codes are in use; the scale has its sign.
+// int8: scale = max |w| / 127. int4: the value of largest magnitude, the first of them, becomes -8, so
+// that all sixteen codes are in use; the scale has its sign. `count` values, then zeros to a whole 16.
 float scale_of(const Tiles& t, const float* w, int count) {
-  float largest = 0;
+  F most = zero();
+  for (int k = 0; k < count; k += 16) most = max(abs(load(w + k)), most);
+  float largest = hr::largest(most);
+  if (t.format == HR_INT8) return largest / 127;
   for (int k = 0; k < count; k++) {
-    if (std::fabs(w[k]) > std::fabs(largest)) largest = w[k];
+    if (std::fabs(w[k]) == largest) return w[k] / -8;
   }
-  return t.format == HR_INT8 ? std::fabs(largest) / 127 : largest / -8;
+  return 0;
 }
 
 void quantize_group(const Tiles& t, const float* w, int count, int8_t* q, f16* scale) {
   *scale = to_f16(scale_of(t, w, count));
   float step = from_f16(*scale);
-  float inverse = step == 0 ? 0 : 1 / step;
-  float low = t.format == HR_INT8 ? -127 : -8, high = t.format == HR_INT8 ? 127 : 7;
-  for (int k = 0; k < count; k++) {
-    q[k] = (int8_t)std::min(high, std::max(low, std::nearbyint(w[k] * inverse)));
+  F inverse = set1(step == 0 ? 0 : 1 / step);
+  F low = set1(t.format == HR_INT8 ? -127 : -8), high = set1(t.format == HR_INT8 ? 127 : 7);
+  for (int k = 0; k < count; k += 16) {
+    int8_t codes[16];
+    store_s8(codes, to_int(min(high, max(low, mul(load(w + k), inverse)))));
+    memcpy(q + k, codes, std::min(16, count - k));
   }
 }
 
 void quantize_row(const Tiles& t, const uint16_t* w, int8_t* q, f16* scales) {
-  float values[128];
+  float values[128] = {};
   for (int g = 0; g < t.groups(); g++) {
     int from = g * t.group, count = std::min(t.group, t.cols - from);
     for (int k = 0; k < count; k++) values[k] = widen(w[from + k]);
+    std::fill(values + count, values + ((count + 15) & ~15), 0.0f);
     quantize_group(t, values, count, q + from, scales + g);
   }
 }
@@ -143,8 +201,10 @@ int64_t hr_packed_bytes(int format, int rows, int cols, int group) {
 int hr_pack_bf16(hr_pool* pool, int rows, int cols, const uint16_t* w, int64_t ld, void* out) {
   Tiles t{HR_BF16, rows, cols, 0};
   if (int wrong = t.check()) return wrong;
+  std::vector<uint16_t> zeros(cols);
   share(pool, t.count(), [&](int tile) {
-    pack_bf16_tile(t, tile, w, ld, (uint16_t*)((uint8_t*)out + tile * t.tile_bytes()));
+    uint16_t* at = (uint16_t*)((uint8_t*)out + tile * t.tile_bytes());
+    pack_bf16_tile(t, tile, w, ld, zeros.data(), at);
   });
   return HR_OK;
 }
@@ -154,8 +214,10 @@ int hr_pack_quantized(hr_pool* pool, int format, int rows, int cols, int group, 
   Tiles t{format, rows, cols, group};
   if (int wrong = t.check()) return wrong;
   if (!t.quantized()) return HR_EFORMAT;
+  std::vector<int8_t> zeros(cols);
   share(pool, t.count(), [&](int tile) {
-    pack_quantized_tile(t, tile, q, scales, (uint8_t*)out + tile * t.tile_bytes());
+    uint8_t* at = (uint8_t*)out + tile * t.tile_bytes();
+    pack_quantized_tile(t, tile, q, scales, zeros.data(), at);
   });
   return HR_OK;
 }
