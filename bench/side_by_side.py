@@ -173,12 +173,17 @@ def compare(
     turn: Turn,
     walls: "Walls",
 ) -> dict[str, Any]:
-    """One warm-up each, then `rounds` rounds."""
+    """One warm-up each, with short answers, then `rounds` rounds."""
     timed: dict[str, list[Round]] = {contestant.name: [] for contestant in contestants}
     probed: list[dict[str, Any]] = []
     warm_up = job_of(WARM, ids=ids, seed=10_000)
     for number in range(rounds + 1):
-        job = job_of(workload, ids=ids, seed=number)
+        wanted = (
+            workload
+            if number
+            else replace(workload, output_tokens=(min(8, workload.output_tokens[0]),) * 2)
+        )
+        job = job_of(wanted, ids=ids, seed=number)
         fresh = turn.renew()
         # The order moves on: nobody always runs on caches that the same other has just filled.
         first = number % len(contestants)
