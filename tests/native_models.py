@@ -94,7 +94,7 @@ def native_core(
     blocks: int = 64,
     quantization: str = "none",
     kv_dtype: str = "auto",
-    **more: int,
+    max_batch_tokens: int = 512,
 ) -> EngineCore:
     config = config_of(family)
     kv_format: native.KvFormat = "int8" if kv_dtype == "int8" else "bfloat16"
