@@ -5,7 +5,7 @@
 Invariant: what is measured is what is written, in the arithmetic that serves it (activations
 rounded to int8 too); a directory whose held-out loss rose by more than `plan.max_loss` is not
 written. Texts are cut into rows whose order is a function of their names alone, so the same texts
-give the same model.
+and number of threads give the same model.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
