@@ -35,7 +35,7 @@ constexpr double kDeep = 40.0;  // e^-40 of the best is beyond float64's sight: 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
 typedef double D8 __attribute__((vector_size(64)));
-typedef int64_t I8 __attribute__((vector_size(64)));
+typedef uint64_t U8 __attribute__((vector_size(64)));
 typedef float F8 __attribute__((vector_size(32)));
 
 struct Row {
@@ -143,7 +143,7 @@ HR_INLINE void exponential(D8& x) {
   D8 p = r * kTaylor[0] + kTaylor[1];
   HR_UNROLL
   for (int i = 2; i < 14; i++) p = p * r + kTaylor[i];
-  D8 result = (D8)((I8)p + ((I8)shifted << 52));  // p * 2^n
+  D8 result = (D8)((U8)p + ((U8)shifted << 52));  // p * 2^n
   x = x < -708.0 ? D8{} : result;
 }
 
