@@ -19,6 +19,10 @@ def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
     port: Annotated[int | None, typer.Option(help="Port; 0 takes a free one.")] = None,
     dtype: Annotated[str | None, typer.Option(help="auto, float32, bfloat16 or float16.")] = None,
+    quantization: Annotated[
+        str | None,
+        typer.Option(help="none, int8 or int4: round full-precision weights while loading."),
+    ] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
     context: Annotated[
         int | None, typer.Option(help="Context in tokens; 0 = the checkpoint's own.")
@@ -37,6 +41,7 @@ def serve(
             "model.path": model,
             "model.name": name,
             "model.dtype": dtype,
+            "model.quantization": quantization,
             "model.device": device,
             "model.context_tokens": context,
             "model.chat_template": None if chat_template is None else str(chat_template),
