@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from headrace.errors import CheckpointError, UserError
 from headrace.kernels import tiles
-from headrace.model.decoder import Decoder
+from headrace.model.decoder import Decoder, Linear
 from headrace.model.matrices import matrices
 from headrace.model.quantization import (
     FORMATS,
@@ -315,7 +315,7 @@ def _own(name: str) -> str:
 
 def _linear(weight_OI: Tensor, bias: nn.Parameter | None) -> nn.Linear:
     rows, cols = weight_OI.shape
-    made = nn.Linear(cols, rows, bias=False, device="meta")
+    made = Linear(cols, rows, bias=False, device="meta")
     made.weight = weight_OI if isinstance(weight_OI, nn.Parameter) else nn.Parameter(weight_OI)
     made.register_parameter("bias", bias)
     return made

@@ -160,7 +160,7 @@ def test_kept_matrices_are_plain(whole: Path) -> None:
     decoder = checkpoint.load(whole).decoder
     kinds = {name: type(module) for name, module in decoder.named_modules()}
     assert kinds["layers.0.mlp.up_proj"] is QuantizedLinear
-    assert kinds["layers.1.mlp.up_proj"] is nn.Linear
+    assert issubclass(kinds["layers.1.mlp.up_proj"], nn.Linear)
 
 
 def test_fp8_on_a_cpu_is_plain_linears(tmp_path: Path) -> None:
@@ -275,8 +275,6 @@ def test_quantizing_in_place_refuses_what_it_cannot(tmp_path: Path) -> None:
         quantize_decoder(decoder, format="int8", group=16)
     with pytest.raises(UserError, match="beside fp8 a matrix can be kept in bf16"):
         quantize_decoder(decoder, format="fp8", keep=[Keep.parse("lm_head=int8")])
-    with pytest.raises(
-        UserError, match=r"q_proj would be bf16 and \S+k_proj int4, but"
-    ):
+    with pytest.raises(UserError, match=r"q_proj would be bf16 and \S+k_proj int4, but"):
         quantize_decoder(decoder, format="int4", keep=[Keep.parse("layers.1.self_attn.q_proj")])
     assert torch.equal(logits(decoder), before)
