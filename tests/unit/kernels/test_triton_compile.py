@@ -1,4 +1,4 @@
-"""Every Triton kernel compiles for the GPUs it is meant for, within their memory, spilling next to nothing.
+"""Every Triton kernel compiles for its GPUs, within their memory, spilling next to nothing.
 
 The compiler needs no GPU. What the interpreter accepts and the compiler does not shows here.
 """

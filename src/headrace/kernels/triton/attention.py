@@ -109,15 +109,17 @@ def _attend_splits(
 
 @triton.jit
 def _combine(
-    sums, peaks, totals, row_start, first, out,
+    sums, peaks, totals, row_start, context, first, out,
     N: tl.constexpr, H: tl.constexpr, BLOCK_W: tl.constexpr, BLOCK_H: tl.constexpr,
 ):  # fmt: skip
     sequence = tl.program_id(0)
     head = tl.program_id(1)
     begin = tl.load(first + sequence)
     end = tl.load(first + sequence + 1)
+    row = tl.load(row_start + sequence).to(tl.int64)
+    at_H = tl.arange(0, BLOCK_H)
+    to_H = out + (row * N + head) * H + at_H
     if end > begin:
-        at_H = tl.arange(0, BLOCK_H)
         m = float("-inf")
         l = 0.0
         o_H = tl.zeros([BLOCK_H], tl.float32)
@@ -135,9 +137,10 @@ def _combine(
             l = l * old + tl.sum(l_W * weight_W, 0)
             o_H = o_H * old + tl.sum(o_WH * weight_W[:, None], 0)
             m = new
-        row = tl.load(row_start + sequence).to(tl.int64)
-        to_H = out + (row * N + head) * H + at_H
         tl.store(to_H, (o_H / l).to(out.dtype.element_ty), mask=at_H < H)
+    elif tl.load(context + sequence) == 0:  # a graph's padding
+        there = row < tl.load(row_start + sequence + 1)
+        tl.store(to_H, tl.zeros([BLOCK_H], out.dtype.element_ty), mask=(at_H < H) & there)
 
 
 @triton.jit
@@ -232,7 +235,7 @@ def paged_attention(
 ) -> Tensor:
     """Attend the step's queries; its keys and values are in the cache already.
 
-    Rows that belong to no sequence (a graph's padding) are left as they come.
+    Rows that belong to no sequence (a graph's padding) are zero.
 
     Args:
         q_TNH: Contiguous, of the caches' dtype.
@@ -275,7 +278,8 @@ def _decode(
         num_warps=4, num_stages=1,
     )  # fmt: skip
     _combine[(sequences, heads)](
-        sums, peaks[0], peaks[1], tables.row_start_S1, splits.first_S1, o_TNH,
+        sums, peaks[0], peaks[1], tables.row_start_S1, tables.context_S,
+        splits.first_S1, o_TNH,
         N=heads, H=head_dim, BLOCK_W=8, BLOCK_H=wide, num_warps=2,
     )  # fmt: skip
 

@@ -40,6 +40,12 @@ class Matrix:
         parts = (self.data, self.scale, self.bias)
         return sum(part.nbytes for part in parts if part is not None)
 
+    def describe(self) -> str:
+        """`bfloat16`, `int8 g32`, `fp8`."""
+        if self.format == DENSE:
+            return str(self.data.dtype).removeprefix("torch.")
+        return f"{self.format} g{self.group}" if self.group else self.format
+
     @classmethod
     def dense(cls, weight_NK: Tensor, *, bias: Tensor | None = None) -> "Matrix":
         rows, cols = weight_NK.shape

@@ -202,12 +202,16 @@ class Layout:
     def fill(self, buffer: Int32s, host: HostStep, *, idle_slot: int) -> int:
         """Write a step that fits; the number of entries that matter is returned.
 
-        Rows beyond the step's own write to `idle_slot`, which nobody reads, and attend nothing.
+        Rows beyond the step's own write to `idle_slot`, which nobody reads, and are sequences of
+        no tokens, which attend nothing.
         """
         self._put(buffer, "ids", host.ids_T, rest=0)
         self._put(buffer, "pos", host.pos_T, rest=0)
         self._put(buffer, "slots", host.slots_T, rest=idle_slot)
-        self._put(buffer, "row_start", host.row_start_S1, rest=len(host.ids_T))
+        rows, sequences = len(host.ids_T), len(host.context_S)
+        padding = rows + 1 + np.arange(self.capacity.sequences - sequences, dtype=np.int32)
+        starts = np.concatenate((host.row_start_S1, np.minimum(padding, self.capacity.rows)))
+        self._put(buffer, "row_start", starts, rest=None)
         self._put(buffer, "context", host.context_S, rest=0)
         self._put(buffer, "width", np.array([host.blocks_SB.shape[1]], np.int32), rest=0)
         self._put(buffer, "tiles", host.tiles_W2.ravel(), rest=None)
