@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from headrace.errors import CheckpointError, UserError
 from headrace.kernels import tiles
-from headrace.model.decoder import Decoder, Linear
+from headrace.model.decoder import Decoder, Embedding, Linear
 from headrace.model.matrices import matrices
 from headrace.model.quantization import (
     FORMATS,
@@ -272,7 +272,8 @@ def densify_fp8(decoder: Decoder, dtype: torch.dtype) -> None:
         linear = module.as_linear(dtype)
         if name == HEAD and decoder.config.tie_word_embeddings:
             decoder.lm_head = None
-            decoder.embed_tokens = nn.Embedding.from_pretrained(linear.weight, freeze=False)
+            decoder.embed_tokens = Embedding(*linear.weight.shape, device="meta")
+            decoder.embed_tokens.weight = linear.weight
         else:
             _set(decoder, name, linear)
 

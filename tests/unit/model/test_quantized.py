@@ -167,7 +167,7 @@ def test_fp8_on_a_cpu_is_plain_linears(tmp_path: Path) -> None:
     decoder = checkpoint.load(make(tmp_path / "m", "fp8")).decoder
     assert not any(isinstance(module, Fp8Linear) for module in decoder.modules())
     assert decoder.lm_head is None
-    assert type(decoder.embed_tokens) is nn.Embedding
+    assert isinstance(decoder.embed_tokens, nn.Embedding)
 
 
 def test_tiles_are_mapped_not_copied(whole: Path) -> None:
