@@ -47,7 +47,7 @@ struct Work {
 
   void product(std::atomic<int>& next, const hr_matrix& matrix, const Activations& x, float* out,
                bool accumulate) {
-    multiply(next, matrix, x, out, matrix.rows, accumulate);
+    multiply(next, pool.threads(), matrix, x, out, matrix.rows, accumulate);
     pool.barrier();
   }
 

@@ -1,9 +1,10 @@
 // The products themselves: one tile of 16 outputs times one block of activations, and the order in
 // which threads walk tiles and blocks.
 //
-// A tile meets the blocks one after the other while it lies in the second-level cache; meanwhile the
-// next one is fetched from memory, so that arithmetic and memory work at the same time. Activations
-// are walked in spans that stay in the cache likewise.
+// Few rows are bound by memory: a tile is read once, as one stream. Where there are more blocks, a
+// tile meets them one after the other while it lies in the second-level cache, and meanwhile the next
+// tile is fetched, so that arithmetic and memory work at the same time. Activations are walked in
+// spans that stay in the cache likewise.
 #include "linear.h"
 
 #include <algorithm>
@@ -17,19 +18,32 @@
 namespace hr {
 namespace {
 
-constexpr int64_t kSpanBytes = 512 << 10;   // of activations that are walked with one tile
-constexpr int64_t kChunkBytes = 64 << 10;   // of weights that a thread takes at a time, at least
-constexpr int kAhead = 2048;                // bytes, where a tile is read once
+constexpr int64_t kSpanBytes = 512 << 10;  // of activations that are walked with one tile
+constexpr int64_t kLeastBytes = 32 << 10;  // of weights that a thread takes at a time
+constexpr int kThin = 3;                   // rows up to which the processor's own prefetch keeps up
 
 // What to fetch while a tile is multiplied.
 struct Fetch {
   const uint8_t* at;
-  int lines;  // each group, or 16 lines of bf16; 0 = follow the weights
+  int lines;  // each group, or 16 lines of bf16; 0 = what lies behind the weights just read
 };
 
 HR_INLINE void fetch_some(Fetch& fetch) {
-  for (int i = 0; i < fetch.lines; i++) prefetch(fetch.at + 64 * i);
+  for (int i = 0; i < fetch.lines; i++) prefetch_far(fetch.at + 64 * i);
   fetch.at += 64 * fetch.lines;
+}
+
+// Measured on Zen 4. With few rows the loads in flight reach far enough ahead to keep the
+// processor's prefetcher going, and each prefetch instruction takes one of the 24 buffers that
+// loads wait in: one line in four, as a hint, is best. With more rows the loads come too slowly.
+template <int B>
+HR_INLINE void fetch_behind(const uint8_t* w) {
+  if constexpr (B <= kThin) {
+    if (((uintptr_t)w & 192) == 0) prefetch_far(w + 4096);
+  } else {
+    prefetch_far(w + 8192);
+    prefetch(w + 1024);
+  }
 }
 
 struct Result {
@@ -63,7 +77,7 @@ void multiply_bf16(const uint8_t* w, const uint8_t* activations, const Tiles& t,
   HR_UNROLL for (int m = 0; m < B; m++) sums[m] = zero();
   auto pair = [&] {
     W weights = load_w(w);
-    if (fetch.lines == 0) prefetch(w + kAhead);
+    if (fetch.lines == 0) fetch_behind<B>(w);
     HR_UNROLL for (int m = 0; m < B; m++) sums[m] = dot_bf16(sums[m], weights, x + m);
     w += 64;
     x += B;
@@ -85,8 +99,13 @@ void multiply_quantized(const uint8_t* w, const uint8_t* activations, const Tile
   HR_UNROLL for (int m = 0; m < B; m++) sums[m] = zero();
   const uint8_t* scales = w;
   const int32_t* x = (const int32_t*)activations;
-  for (int g = 0; g < t.groups(); g++) {
-    if (g % 2 == 0) scales = w, w += kScaleLine;
+  const int groups = t.groups();
+  for (int g = 0; g < groups; g++) {
+    if (g % 2 == 0) {
+      scales = w;
+      if (fetch.lines == 0) fetch_behind<B>(w);
+      w += kScaleLine;
+    }
     const float* factors = (const float*)x;
     const int32_t* starts = x + B;
     x += 2 * B;
@@ -95,7 +114,7 @@ void multiply_quantized(const uint8_t* w, const uint8_t* activations, const Tile
     HR_UNROLL for (int m = 0; m < B; m++) acc[m] = iset1(starts[m]);
     _Pragma("GCC unroll 8") for (int i = 0; i < kLines; i++) {
       W weights = load_w(w);
-      if (fetch.lines == 0) prefetch(w + kAhead);
+      if (fetch.lines == 0) fetch_behind<B>(w);
       w += 64;
       if constexpr (Format == HR_INT8) {
         HR_UNROLL for (int m = 0; m < B; m++) acc[m] = dot_u8s8(acc[m], weights, x + m);
@@ -140,7 +159,7 @@ const Widths& widths_of(const Tiles& t) {
   return quantized[t.format == HR_INT4][t.group == 32 ? 0 : t.group == 64 ? 1 : 2];
 }
 
-// The order of the work: spans of blocks, each walked with all tiles, a chunk of them at a time.
+// The work in units of one tile times one span of blocks, all tiles of a span in turn.
 struct Work {
   const hr_matrix& matrix;
   const Activations& x;
@@ -149,64 +168,78 @@ struct Work {
   bool accumulate;
   Tiles t = tiles_of(matrix);
   const Widths& widths = widths_of(t);
-  int spans, chunk, chunks;
+  int spans = (int)std::clamp<int64_t>((x.rows() * x.row_bytes() + kSpanBytes - 1) / kSpanBytes, 1,
+                                       x.blocks());
 
-  Work(const hr_matrix& m, const Activations& a, float* o, int64_t ld, bool add)
-      : matrix(m), x(a), out(o), ldo(ld), accumulate(add) {
-    int64_t bytes = x.rows() * x.row_bytes();
-    spans = (int)std::clamp<int64_t>((bytes + kSpanBytes - 1) / kSpanBytes, 1, x.blocks());
+  int units() const { return spans * t.count(); }
+  // Units that a thread takes at a time, at least.
+  int least() const {
     int64_t walked = t.tile_bytes() * ((x.blocks() + spans - 1) / spans);
-    chunk = (int)std::max<int64_t>(1, kChunkBytes / walked);
-    chunks = (t.count() + chunk - 1) / chunk;
+    return (int)std::max<int64_t>(1, kLeastBytes / walked);
+  }
+  const uint8_t* tile(int unit) const {
+    return (const uint8_t*)matrix.data + unit % t.count() * t.tile_bytes();
   }
 
-  int items() const { return spans * chunks; }
-  int first_tile(int item) const { return item % chunks * chunk; }
-  const uint8_t* tile(int number) const { return (const uint8_t*)matrix.data + number * t.tile_bytes(); }
-
-  void item(int item, int following) const {
-    int span = item / chunks, from = first_tile(item);
-    int to = std::min(t.count(), from + chunk);
-    for (int i = from; i < to; i++) {
-      bool last = i + 1 == to;
-      walk(i, last ? following < items() ? first_tile(following) : i : i + 1, span, last);
-    }
-  }
-
-  // One tile times the blocks of a span, while tile `next` is fetched.
-  void walk(int number, int next, int span, bool jumps) const {
+  // Does a unit while `next` is fetched.
+  void run(int unit, int next) const {
+    int span = unit / t.count(), number = unit % t.count();
     int from = (int)((int64_t)x.blocks() * span / spans);
     int to = (int)((int64_t)x.blocks() * (span + 1) / spans);
-    int64_t lines = t.quantized() ? t.group_bytes() / 64 + 1 : 16;
-    Fetch fetch{tile(next), (int)((lines + to - from - 1) / (to - from))};
-    if (to - from == 1) {
-      if (jumps) {
-        for (int i = 0; i < kAhead; i += 64) prefetch(fetch.at + i);
-      }
-      fetch.lines = 0;
+    Fetch fetch{tile(next), 0};
+    if (to - from > 1) {
+      int64_t lines = t.quantized() ? t.group_bytes() / 64 + 1 : 16;
+      fetch.lines = (int)((lines + to - from - 1) / (to - from));
+    } else if (next != unit + 1) {
+      for (int i = 0; i < 4096; i += 64) prefetch_far(fetch.at + i);
     }
     int64_t steps = t.quantized() ? t.groups() : t.pairs() / 16;
     for (int b = from; b < to; b++) {
-      int64_t at = x.first_row(b) * ldo + number * kOutputs;
-      Result result{out + at, ldo, matrix.bias ? matrix.bias + number * kOutputs : nullptr,
+      float* first = out + x.first_row(b) * ldo + number * kOutputs;
+      Result result{first, ldo, matrix.bias ? matrix.bias + number * kOutputs : nullptr,
                     std::min(kOutputs, t.rows - number * kOutputs), accumulate};
-      widths[x.width(b) - 1](tile(number), x.block(b), t, fetch, result);
+      widths[x.width(b) - 1](tile(unit), x.block(b), t, fetch, result);
       fetch.at += steps * fetch.lines * 64;
     }
   }
 };
 
+struct Range {
+  int from, to;
+};
+
+// Units in shares that shrink as the work comes to its end: long, so that memory is read in long
+// streams, and at last short, so that threads end together though one had its core taken for a while.
+class Shares {
+ public:
+  Shares(const Work& work, int threads, std::atomic<int>& next)
+      : units_(work.units()), least_(work.least()), threads_(threads), next_(next) {}
+
+  Range take() {
+    for (int wanted = next_.fetch_add(1, std::memory_order_relaxed); seen_ <= wanted; seen_++) {
+      last_ = {last_.to, last_.to + std::max(least_, (units_ - last_.to) / (4 * threads_))};
+    }
+    return {std::min(last_.from, units_), std::min(last_.to, units_)};
+  }
+
+ private:
+  int units_, least_, threads_;
+  std::atomic<int>& next_;
+  int seen_ = 0;  // shares that last_ has come past
+  Range last_{0, 0};
+};
+
 }  // namespace
 
-void multiply(std::atomic<int>& next, const hr_matrix& matrix, const Activations& x, float* out,
-              int64_t ldo, bool accumulate) {
-  Work work(matrix, x, out, ldo, accumulate);
-  auto take = [&] { return next.fetch_add(1, std::memory_order_relaxed); };
-  // One item ahead, so that its first lines are on their way when it begins.
-  for (int item = take(); item < work.items();) {
-    int following = take();
-    work.item(item, following);
-    item = following;
+void multiply(std::atomic<int>& next, int threads, const hr_matrix& matrix, const Activations& x,
+              float* out, int64_t ldo, bool accumulate) {
+  Work work{matrix, x, out, ldo, accumulate};
+  Shares shares(work, threads, next);
+  for (Range now = shares.take(); now.from < now.to;) {
+    for (int unit = now.from; unit < now.to - 1; unit++) work.run(unit, unit + 1);
+    Range then = shares.take();  // early, to fetch its first lines
+    work.run(now.to - 1, then.from < then.to ? then.from : now.to - 1);
+    now = then;
   }
 }
 
@@ -225,7 +258,7 @@ int hr_linear(hr_pool* pool, hr_scratch* scratch, const hr_matrix* matrix, int m
       activations.put(row, x + row * ldx);
     }
     threads.barrier();
-    hr::multiply(next, *matrix, activations, out, ldo, accumulate != 0);
+    hr::multiply(next, threads.threads(), *matrix, activations, out, ldo, accumulate != 0);
   });
   return HR_OK;
 }

@@ -4,7 +4,7 @@
 //     pool.barrier();
 //     for my rows: x.put(row, values);                    // all threads
 //     pool.barrier();
-//     multiply(next, matrix, x, out, ldo, accumulate);    // all threads; next at 0
+//     multiply(next, threads, matrix, x, out, ldo, accumulate);  // all threads; next at 0
 //     pool.barrier();
 //
 // Layout of a matrix: tiles of 16 outputs, one after the other, each streamed from its first to its
@@ -68,8 +68,8 @@ class Activations {
 };
 
 // out[m, rows of the matrix] (+)= x @ matrix^T + bias, shared by all who call it with this counter.
-void multiply(std::atomic<int>& next, const hr_matrix& matrix, const Activations& x, float* out,
-              int64_t ldo, bool accumulate);
+void multiply(std::atomic<int>& next, int threads, const hr_matrix& matrix, const Activations& x,
+              float* out, int64_t ldo, bool accumulate);
 
 // One row of the matrix, as the products see it: cols floats.
 void gather_row(const hr_matrix& matrix, int row, float* out);
