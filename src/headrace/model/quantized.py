@@ -272,7 +272,8 @@ def densify_fp8(decoder: Decoder, dtype: torch.dtype) -> None:
         linear = module.as_linear(dtype)
         if name == HEAD and decoder.config.tie_word_embeddings:
             decoder.lm_head = None
-            decoder.embed_tokens = Embedding(*linear.weight.shape, device="meta")
+            rows, cols = linear.weight.shape
+            decoder.embed_tokens = Embedding(rows, cols, device="meta")
             decoder.embed_tokens.weight = linear.weight
         else:
             _set(decoder, name, linear)
