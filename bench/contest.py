@@ -251,10 +251,15 @@ class Turn:
         self._holder.stdout.readline()
         self._since = time.perf_counter()
 
+    @property
+    def held(self) -> bool:
+        """False where the command was ended meanwhile: others may have run beside."""
+        return self._holder is not None and self._holder.poll() is None
+
     def renew(self) -> bool:
         """Take the turn, or let others have theirs where it was long; True where it is new."""
         if self._holder is not None:
-            if time.perf_counter() - self._since < self._longest_s:
+            if self.held and time.perf_counter() - self._since < self._longest_s:
                 return False
             self.give_back()
         self.take()

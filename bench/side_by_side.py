@@ -177,12 +177,10 @@ def compare(
     timed: dict[str, list[Round]] = {contestant.name: [] for contestant in contestants}
     probed: list[dict[str, Any]] = []
     warm_up = job_of(WARM, ids=ids, seed=10_000)
-    for number in range(rounds + 1):
-        wanted = (
-            workload
-            if number
-            else replace(workload, output_tokens=(min(8, workload.output_tokens[0]),) * 2)
-        )
+    short = (min(8, workload.output_tokens[0]),) * 2
+    number = 0
+    while number <= rounds:
+        wanted = workload if number else replace(workload, output_tokens=short)
         job = job_of(wanted, ids=ids, seed=number)
         fresh = turn.renew()
         # The order moves on: nobody always runs on caches that the same other has just filled.
@@ -190,12 +188,16 @@ def compare(
         order = [*contestants[first:], *contestants[:first]]
         for contestant in order if fresh and number else ():
             contestant.run(warm_up)
+        wall = walls.probe()
+        answers = {contestant.name: contestant.run(job) for contestant in order}
+        if not turn.held:
+            print(f"round {number} lost its turn: once more", file=sys.stderr)
+            continue
         if number:
-            probed.append(walls.probe())
-        for contestant in order:
-            answer = contestant.run(job)
-            if number:
-                timed[contestant.name].append(answer)
+            probed.append(wall)
+            for name, answer in answers.items():
+                timed[name].append(answer)
+        number += 1
     return {
         "workload": workload,
         "rounds": rounds,
