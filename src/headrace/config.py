@@ -54,7 +54,7 @@ class ModelSettings:
 class EngineSettings:
     kernels: str = "auto"
     """auto | native | torch; auto = native on a CPU that has them, for bfloat16 and quantized
-    weights. `headrace doctor` says which run."""
+    weights; Triton and CUDA graphs on a GPU. `headrace doctor` says which run."""
     block_tokens: int = 32
     """Tokens a KV block holds; a power of two, with native kernels at least 16."""
     kv_dtype: str = "auto"

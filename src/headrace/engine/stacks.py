@@ -12,6 +12,7 @@ import torch
 
 from headrace.config import EngineSettings, ModelSettings
 from headrace.errors import ConfigError
+from headrace.kernels import triton
 from headrace.kernels.native import QuantizedFormat
 from headrace.model import native
 from headrace.model.attend import KvCache
@@ -70,18 +71,36 @@ def choose(
         raise ConfigError(f"engine.kv_dtype = 'int8' needs the native kernels, but {why}")
     if model.quantization != "none":
         quantize_decoder(decoder, format=model.quantization, group=model.quantization_group)
+    if decoder.norm.weight.device.type == "cuda" and engine.kernels == "auto":
+        return _on_gpu(decoder, engine)
+    return eager(decoder, engine)
+
+
+def _on_gpu(decoder: Decoder, engine: EngineSettings) -> Built:
+    """Triton kernels and CUDA graphs where they can be had, else plain torch."""
+    # Not at the top: these modules need triton, which only CUDA builds of torch bring.
+    if (why := triton.why_not()) is None:
+        from headrace.model import gpu, graphs
+
+        why = gpu.obstacle(decoder)
+        if why is None:
+            blocks = _blocks(decoder, engine)
+            stack = graphs.GraphStack(
+                gpu.GpuDecoder.take(decoder),
+                blocks=blocks,
+                block_tokens=engine.block_tokens,
+                most_rows=engine.max_running,
+                recorder=graphs.CudaRecorder(),
+            )
+            return Built(stack=stack, blocks=blocks)
+    _LOG.warning("plain torch runs, not the GPU kernels: %s", why)
     return eager(decoder, engine)
 
 
 def eager(decoder: Decoder, engine: EngineSettings) -> Built:
     """Plain torch on the decoder's device; the pool has the decoder's dtype."""
     weight = decoder.norm.weight
-    blocks = pool_blocks(
-        engine,
-        block_bytes=engine.block_tokens * KvCache.bytes_per_token(decoder.config, weight.dtype),
-        context_tokens=decoder.context_tokens,
-        free_bytes=free_bytes(weight.device),
-    )
+    blocks = _blocks(decoder, engine)
     kv = KvCache.allocate(
         decoder.config,
         blocks=blocks,
@@ -90,6 +109,17 @@ def eager(decoder: Decoder, engine: EngineSettings) -> Built:
         device=weight.device,
     )
     return Built(stack=EagerStack(decoder, kv), blocks=blocks)
+
+
+def _blocks(decoder: Decoder, engine: EngineSettings) -> int:
+    """Of a pool in the decoder's dtype, where the decoder is."""
+    weight = decoder.norm.weight
+    return pool_blocks(
+        engine,
+        block_bytes=engine.block_tokens * KvCache.bytes_per_token(decoder.config, weight.dtype),
+        context_tokens=decoder.context_tokens,
+        free_bytes=free_bytes(weight.device),
+    )
 
 
 def _native(decoder: Decoder, model: ModelSettings, engine: EngineSettings, threads: int) -> Built:

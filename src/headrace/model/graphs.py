@@ -150,6 +150,7 @@ class GraphStack:
         self.config = model.config
         self.device = model.device
         self.context_tokens = model.context_tokens
+        self.pool = None
         self.name = f"triton {model.layers[0].down.describe()}"
         self._model = model
         self._block_tokens = block_tokens
@@ -240,7 +241,7 @@ class GraphStack:
         return Capacity(
             rows=rows,
             sequences=rows,
-            blocks=rows * (-(-self.context_tokens // self._block_tokens) + 1),
+            blocks=rows * -(-self.context_tokens // self._block_tokens),
             splits=min(rows * pieces, _PARTIAL_BYTES // piece_bytes),
             tiles=0,
         )

@@ -155,7 +155,7 @@ def test_a_step_in_a_larger_buffer(window: int) -> None:
 def test_capacity_that_a_step_exceeds() -> None:
     host = Case.draw([(200, 1), (40, 7)], heads=(4, 2, 16)).host
     exact = host.capacity
-    assert exact == Capacity(rows=8, sequences=2, blocks=28, splits=2, tiles=1)
+    assert exact == Capacity(rows=8, sequences=2, blocks=26, splits=2, tiles=1)
     for name in ("rows", "sequences", "blocks", "splits", "tiles"):
         fields = {field: getattr(exact, field) for field in Capacity.__slots__}
         assert not Capacity(**{**fields, name: fields[name] - 1}).holds(exact)

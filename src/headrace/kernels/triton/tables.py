@@ -125,11 +125,13 @@ def lay_out(
         pos_T: Position of each row in its sequence.
         row_start_S1: First row of each sequence, and T.
         context_S: Tokens of each sequence, this step's included.
-        blocks_SB: Block tables.
+        blocks_SB: Block tables; columns past the longest context are left out.
         block_tokens: Tokens of a block.
         windows: Widths of sliding windows that occur in the model; 0 = none.
         tile_rows: Rows of a tile of queries.
     """
+    longest = int(context_S.max(initial=1))
+    blocks_SB = np.ascontiguousarray(blocks_SB[:, : -(-longest // block_tokens)])
     rows_S = np.diff(row_start_S1)
     sequence_T = np.repeat(np.arange(len(rows_S)), rows_S)
     slots_T = blocks_SB[sequence_T, pos_T // block_tokens] * block_tokens + pos_T % block_tokens
