@@ -63,6 +63,9 @@ class EngineSettings:
     """0 = a quarter of the free memory, at least one full context."""
     max_batch_tokens: int = 512
     """Tokens one step may run: the budget that decode and chunked prefill share."""
+    mixed_prefill_tokens: int = 0
+    """Prompt tokens a step may run beside sequences that are decoding: it bounds how long their
+    next tokens wait for others' prompts. 0 = 64 on a CPU, no bound on a GPU."""
     max_running: int = 128
     """Sequences in the batch."""
     max_queued_requests: int = 1024

@@ -199,6 +199,8 @@ class Scheduler:
                 chunks.append(sequence)
             elif draft.left and sequence.state is State.RUNNING:
                 draft.add(sequence, self._grow(sequence, 1, draft))
+        if draft.rows and self._settings.mixed_prefill_tokens:
+            draft.left = min(draft.left, self._settings.mixed_prefill_tokens)
         for sequence in chunks:
             lacking = len(sequence) - sequence.computed
             if draft.left and sequence.state is State.RUNNING:

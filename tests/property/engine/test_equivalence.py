@@ -64,6 +64,7 @@ def test_random_traffic_equals_the_twin(family: str, data: st.DataObject) -> Non
         max_batch_tokens=budget,
         max_running=data.draw(st.sampled_from([1, 3, 16])),
         prefix_cache=data.draw(st.booleans()),
+        mixed_prefill_tokens=data.draw(st.sampled_from([0, 2])),
     )
     asked: dict[str, EngineRequest] = {}
     events: dict[str, list[TokenEvent]] = defaultdict(list)

@@ -56,6 +56,21 @@ def test_rows_that_lack_one_token_go_before_chunks() -> None:
     assert rows(scheduler.plan(18)) == {"short.0": 1, "long.0": 13, "late.0": 4}
 
 
+def test_prompts_beside_a_decode_are_bounded() -> None:
+    scheduler, model = make_scheduler(blocks=32, mixed_prefill_tokens=3)
+    scheduler.submit(request("long", range(20), max_tokens=5))
+    assert rows(scheduler.plan(16)) == {"long.0": 16}  # nobody waits for a token: the whole budget
+    scheduler, model = make_scheduler(blocks=32, mixed_prefill_tokens=3)
+    scheduler.submit(request("short", [1, 2], max_tokens=9))
+    run_step(scheduler, model)
+    scheduler.submit(request("long", range(5), max_tokens=5))
+    scheduler.submit(request("late", range(20, 24), max_tokens=5))
+    for expected_rows in ({"long.0": 3}, {"long.0": 2, "late.0": 1}, {"long.0": 1, "late.0": 3}):
+        plan = scheduler.plan(16)
+        assert rows(plan) == {"short.0": 1, **expected_rows}
+        scheduler.commit(plan, model.execute(plan))
+
+
 def test_nothing_to_do_is_an_empty_plan() -> None:
     scheduler, _ = make_scheduler()
     assert scheduler.plan(8).total == 0
