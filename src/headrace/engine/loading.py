@@ -17,8 +17,8 @@ from headrace.errors import ConfigError
 from headrace.model.checkpoint import Checkpoint, load
 from headrace.tokens import Tokenizer
 
-# A chunk that doubles or triples a decode step of sixteen sequences on any number of cores: at these
-# widths both are bound by arithmetic.
+# A chunk that doubles or triples a decode step of sixteen sequences on any number of cores, as at
+# these widths both are bound by arithmetic.
 _MIXED_PREFILL_TOKENS = 64
 
 _LOG = logging.getLogger(__name__)
