@@ -1,7 +1,8 @@
 // A few threads that run one function together: fork, join, barrier, shared counters.
 //
-// Waiting spins for a bounded time, then sleeps in the kernel: between steps the cores belong to
-// the other processes of the service, and a thread that lost its core does not burn its neighbour's.
+// Waiting spins for a bounded time, yielding its core to whoever is queued for it, then sleeps in
+// the kernel: between steps the cores belong to the other processes of the service, and a thread
+// that lost its core does not burn its neighbour's.
 // Work is handed out in chunks by an atomic counter, so a core that somebody else takes for a while
 // does less instead of making everybody wait.
 #pragma once
@@ -57,7 +58,8 @@ class Pool {
   }
 
  private:
-  static constexpr int kSpins = 4000;  // some tens of microseconds
+  static constexpr int kSpins = 4000;  // about 100 microseconds
+  static constexpr int kYieldFrom = 500, kYieldEvery = 50;  // a yield costs microseconds itself
 
   template <class T, class Waits>
   static void wait_while(std::atomic<T>& value, Waits waits) {
@@ -65,7 +67,13 @@ class Pool {
       T now = value.load(std::memory_order_acquire);
       if (!waits(now)) return;
       if (spins < kSpins) {
-        pause();
+        // Whoever is waited for may be queued behind this very thread, where another process has
+        // the other core: without the yield each barrier costs a whole spin.
+        if (spins >= kYieldFrom && spins % kYieldEvery == 0) {
+          std::this_thread::yield();
+        } else {
+          pause();
+        }
       } else {
         value.wait(now, std::memory_order_acquire);
       }
