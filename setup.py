@@ -30,11 +30,11 @@ FLAGS = {
         "avx2": ["-mavx2", "-mfma", "-mf16c"],
         "portable": [],
     },
-    "aarch64": {"neon": ["-march=armv8.2-a+dotprod+bf16+fp16"], "portable": []},
+    "aarch64": {"neon": ["-march=armv8.2-a+dotprod+i8mm+bf16+fp16"], "portable": []},
 }
 COMMON = [
     *("-O3", "-std=c++20", "-fPIC", "-fvisibility=hidden", "-ffunction-sections"),
-    *("-fno-math-errno", "-Wall", "-Wextra", "-Wno-maybe-uninitialized"),
+    *("-fno-math-errno", "-ffp-contract=off", "-Wall", "-Wextra", "-Wno-maybe-uninitialized"),
 ]
 LINK = (
     ["-shared", "-Wl,-dead_strip", "-Wl,-x"]

@@ -41,7 +41,7 @@ ISAS = (
         ),
     ),
     Isa(name="avx2", machines=_X86, flags=("avx2", "fma", "f16c")),
-    Isa(name="neon", machines=_ARM, flags=("asimd", "asimddp", "bf16")),
+    Isa(name="neon", machines=_ARM, flags=("asimd", "asimddp", "i8mm", "bf16")),
     Isa(name="portable", machines=(), flags=()),
 )
 """Best first."""
@@ -151,16 +151,17 @@ def load(name: str) -> Library:
 @functools.cache
 def library() -> Library | None:
     """The best library that runs here; None = `why_not` says why there is none."""
-    return _choose()[0]
+    return choose()[0]
 
 
 def why_not() -> str | None:
     """Why there is no native library, for people; None = there is one."""
-    return _choose()[1]
+    return choose()[1]
 
 
 @functools.cache
-def _choose() -> tuple[Library | None, str | None]:
+def choose() -> tuple[Library | None, str | None]:
+    """The library, or why there is none."""
     reasons: list[str] = []
     for candidate in candidates():
         if candidate.obstacle is None:
@@ -195,7 +196,12 @@ def cpu_flags() -> frozenset[str]:
 
 
 def _mac_flags() -> frozenset[str]:
-    names = {"FEAT_DotProd": "asimddp", "FEAT_BF16": "bf16", "AdvSIMD": "asimd"}
+    names = {
+        "FEAT_DotProd": "asimddp",
+        "FEAT_BF16": "bf16",
+        "FEAT_I8MM": "i8mm",
+        "AdvSIMD": "asimd",
+    }
     libc = ctypes.CDLL(None)
     has: set[str] = set()
     for feature, flag in names.items():

@@ -62,21 +62,23 @@ def buffer(size_bytes: int) -> Tensor:
 class Pool:
     """Threads that run kernels together, the calling one included. One caller at a time."""
 
-    def __init__(self, threads: int) -> None:
+    def __init__(self, threads: int, library: Library | None = None) -> None:
+        """Start them; None = the best library."""
         self.threads = threads
-        self._library = require()
-        self.handle = self._library.hr_pool_new(threads)
+        self.library = library or require()
+        self.handle = self.library.hr_pool_new(threads)
 
     def __del__(self) -> None:
         if handle := getattr(self, "handle", None):
-            self._library.hr_pool_free(handle)
+            self.library.hr_pool_free(handle)
 
 
 class Scratch:
     """Work memory of calls: it grows to the largest and is reused. One caller at a time."""
 
-    def __init__(self) -> None:
-        self._library = require()
+    def __init__(self, library: Library | None = None) -> None:
+        """None = the best library; else that of the pool it is used with."""
+        self._library = library or require()
         self.handle = self._library.hr_scratch_new()
 
     def __del__(self) -> None:
@@ -163,7 +165,7 @@ class Matrix:
         weight = _rows_of_bf16(weight_OI)
         rows, cols = weight.shape
         check(
-            self._library.hr_pack_bf16(
+            pool.library.hr_pack_bf16(
                 pool.handle, rows, cols, weight.data_ptr(), weight.stride(0), at.data_ptr()
             )
         )
@@ -187,7 +189,7 @@ class Matrix:
     def _put_quantized(self, pool: Pool, at: Tensor, quantized: Quantized) -> None:
         rows, cols = quantized.q_OI.shape
         check(
-            self._library.hr_pack_quantized(
+            pool.library.hr_pack_quantized(
                 pool.handle,
                 self.format,
                 rows,
@@ -274,7 +276,7 @@ class Matrix:
         if out.shape != (len(x), self.rows) or out.stride(1) != 1 or out.dtype != torch.float32:
             raise ValueError(f"cannot add {len(x)} x {self.rows} to {tuple(out.shape)} {out.dtype}")
         check(
-            self._library.hr_linear(
+            pool.library.hr_linear(
                 pool.handle,
                 scratch.handle,
                 self.struct,
@@ -304,7 +306,7 @@ def quantize(pool: Pool, weight_OI: Tensor, *, format: QuantizedFormat, group: i
     q_OI = torch.empty(rows, cols, dtype=torch.int8)
     scales_OG = torch.empty(rows, -(-cols // group), dtype=torch.float16)
     check(
-        require().hr_quantize(
+        pool.library.hr_quantize(
             pool.handle,
             _CODES[format],
             rows,

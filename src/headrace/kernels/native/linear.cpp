@@ -121,8 +121,8 @@ void multiply_quantized(const uint8_t* w, const uint8_t* activations, const Tile
         x += B;
       } else {
         W low = low_nibbles(weights), high = high_nibbles(weights);
-        HR_UNROLL for (int m = 0; m < B; m++) acc[m] = dot_u8s8(acc[m], low, x + m);
-        HR_UNROLL for (int m = 0; m < B; m++) acc[m] = dot_u8s8(acc[m], high, x + B + m);
+        HR_UNROLL for (int m = 0; m < B; m++) acc[m] = dot_u5s8(acc[m], low, x + m);
+        HR_UNROLL for (int m = 0; m < B; m++) acc[m] = dot_u5s8(acc[m], high, x + B + m);
         x += 2 * B;
       }
     }

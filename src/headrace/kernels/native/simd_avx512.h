@@ -90,6 +90,9 @@ HR_INLINE I dot_u8s8(I acc, W w, const int32_t* a) {
   return acc;
 }
 
+// The same for w of at most 31.
+HR_INLINE I dot_u5s8(I acc, W w, const int32_t* a) { return dot_u8s8(acc, w, a); }
+
 // acc[i] += w[2i] * a[0] + w[2i + 1] * a[1], bf16 operands; `a` is one pair, broadcast.
 HR_INLINE F dot_bf16(F acc, W w, const uint32_t* a) {
   asm("vdpbf16ps %2%{1to16%}, %1, %0" : "+v"(acc) : "v"(w), "m"(*a));
