@@ -191,6 +191,12 @@ better). Weights are random, so every engine computes the same amount
 (`bench/peers/make_checkpoint.py`). *Share* is of the wall probed before each round
 (`bench/walls.c`): memory reading for decode (bytes of weights and of the KV cache a token must
 read), bf16 or int8 multiplication for prefill.
+
+To repeat it, install the peers (`bench/peers.example.toml` says what and where), then
+
+    python bench/peers/make_checkpoint.py llama1b DIR
+    python bench/side_by_side.py --peers FILE.toml --shape llama1b --match int8 decode prefill-512
+    python bench/report.py
 """
 
 

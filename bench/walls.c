@@ -58,6 +58,8 @@ static void read_slice(int thread) {
 #if HAS_DOT
 static void multiply_int8(int thread) {
     __m512i sums[CHAINS] = {0}, x = _mm512_set1_epi8(3), y = _mm512_set1_epi8(thread + 1);
+    /* Chains that the compiler knew to be equal would be computed once. */
+    for (int at = 0; at < CHAINS; at++) __asm__ volatile("" : "+v"(sums[at]));
     for (int round = 0; round < ROUNDS; round++) {
         /* Opaque to the compiler, or it would fold the rounds into one. */
         __asm__ volatile("" : "+v"(x), "+v"(y));
@@ -71,6 +73,7 @@ static void multiply_int8(int thread) {
 static void multiply_bf16(int thread) {
     __m512 sums[CHAINS] = {0};
     __m512bh x = (__m512bh)_mm512_set1_epi16(0x3f80), y = (__m512bh)_mm512_set1_epi16(0x3f80);
+    for (int at = 0; at < CHAINS; at++) __asm__ volatile("" : "+v"(sums[at]));
     for (int round = 0; round < ROUNDS; round++) {
         __asm__ volatile("" : "+v"(x), "+v"(y));
 #pragma GCC unroll 16
