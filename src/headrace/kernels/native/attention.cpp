@@ -60,10 +60,10 @@ struct Tile {
   }
   int start() const { return lowest(0) / kChunk * kChunk; }  // of the first chunk read
   int end() const { return position(item.count - 1) + 1; }   // of what is read
-  // Where row n's head begins in a row of queries or outputs.
-  int64_t at(int n, int64_t ld) const {
+  // Where the head of row n of KV head `head` begins in a row of queries or outputs.
+  int64_t at(int head, int n, int64_t ld) const {
     int64_t row = call.spans.row_start[item.span] + (item.first + n) / group;
-    return row * ld + (int64_t)(item.kv_head * group + (item.first + n) % group) * call.kv.head_dim;
+    return row * ld + (int64_t)(head * group + (item.first + n) % group) * call.kv.head_dim;
   }
 };
 
@@ -78,9 +78,9 @@ RowBlock row_block(AttendWorkspace& work, int first, int head_dim) {
   return block;
 }
 
-// The chunk from `start` on, of what is read up to `end`. Beyond it the last sub-block is repeated:
-// it may be fetched, and is never used.
-void find_chunk(const Tile& tile, int start, int end, Chunk& chunk) {
+// One KV head's chunk from `start` on, of what is read up to `end`. Beyond it the last sub-block is
+// repeated: it may be fetched, and is never used.
+void find_chunk(const Tile& tile, int head, int start, int end, Chunk& chunk) {
   const hr_kv& kv = tile.call.kv;
   const int32_t* table = tile.call.spans.blocks + (int64_t)tile.item.span * tile.call.spans.max_blocks;
   const int64_t size = sub_bytes(kv), scales = scale_bytes(kv);
@@ -88,7 +88,7 @@ void find_chunk(const Tile& tile, int start, int end, Chunk& chunk) {
   chunk.head_dim = kv.head_dim;
   chunk.subs = std::min(kChunkSubs, (end - start + kSub - 1) / kSub);
   for (int sub = 0; sub < chunk.subs; sub++) {
-    int64_t page = page_offset(kv, table[block], tile.item.kv_head);
+    int64_t page = page_offset(kv, table[block], head);
     const uint8_t *k = (const uint8_t*)kv.k + page, *v = (const uint8_t*)kv.v + page;
     chunk.k_scale[sub] = (const bf16*)k + token;
     chunk.v_exponent[sub] = (const int16_t*)v + token;
@@ -183,61 +183,78 @@ AttendBlock attend_block_of(int rows, std::integer_sequence<int, R...>) {
   return table[rows - 1];
 }
 
+// The tile's rows for its KV head number `number` are rows `number * count` on in the workspace.
 template <class Kernels>
-void begin(const Tile& tile) {
+void begin(const Tile& tile, int number) {
   const AttendCall& call = tile.call;
+  AttendWorkspace& work = tile.work;
   const float log2e = 1.44269504f;
-  for (int n = 0; n < tile.item.count; n++) {
-    int first = n / kBlockRows * kBlockRows, rows = std::min(kBlockRows, tile.item.count - first);
-    RowBlock block = row_block(tile.work, first, call.kv.head_dim);
-    Kernels::pack_query(call.q + tile.at(n, call.ldq), call.scale * log2e, n - first, rows,
-                        call.kv.head_dim, block);
-    tile.work.total[n] = zero();
-    tile.work.lowest[n] = tile.lowest(n);
-    tile.work.end[n] = tile.position(n) + 1;
+  const int count = tile.item.count, base = number * count;
+  for (int n = 0; n < count; n++) {
+    int first = n / kBlockRows * kBlockRows, rows = std::min(kBlockRows, count - first);
+    RowBlock block = row_block(work, base + first, call.kv.head_dim);
+    const float* q = call.q + tile.at(tile.item.kv_head + number, n, call.ldq);
+    Kernels::pack_query(q, call.scale * log2e, n - first, rows, call.kv.head_dim, block);
+    work.total[base + n] = zero();
+    work.lowest[base + n] = tile.lowest(n);
+    work.end[base + n] = tile.position(n) + 1;
   }
-  std::fill_n(tile.work.out, tile.item.count * call.kv.head_dim, 0.0f);
-  std::fill_n(tile.work.top, kItemRows + 16, kLowest);
+  std::fill_n(work.out + (int64_t)base * call.kv.head_dim, count * call.kv.head_dim, 0.0f);
 }
 
-void finish(const Tile& tile) {
+void finish(const Tile& tile, int number) {
   const AttendCall& call = tile.call;
+  const int head_dim = call.kv.head_dim, base = number * tile.item.count;
   for (int n = 0; n < tile.item.count; n++) {
-    F by = set1(1.0f / sum(tile.work.total[n]));
-    const float* from = tile.work.out + (int64_t)n * call.kv.head_dim;
-    float* to = call.out + tile.at(n, call.ldo);
-    for (int d = 0; d < call.kv.head_dim; d += 16) {
+    F by = set1(1.0f / sum(tile.work.total[base + n]));
+    const float* from = tile.work.out + (int64_t)(base + n) * head_dim;
+    float* to = call.out + tile.at(tile.item.kv_head + number, n, call.ldo);
+    for (int d = 0; d < head_dim; d += 16) {
       // + 0: products of masked tokens turned a -0 to 0 in some tiles and not in others.
       store(to + d, add(mul(load(from + d), by), zero()));
     }
   }
 }
 
+// What comes after the chunk at `start` of the tile's KV head number `number`: the next head's, the
+// next chunk, or the tile that is next on the list, which is ours unless another thread is faster.
+void find_ahead(const Tile& tile, int number, int start, const std::atomic<int>& next, Chunk& ahead) {
+  const int head = tile.item.kv_head, end = tile.end();
+  if (number + 1 < tile.item.kv_heads) return find_chunk(tile, head + number + 1, start, end, ahead);
+  if (start + kChunk < end) return find_chunk(tile, head, start + kChunk, end, ahead);
+  size_t i = (size_t)next.load(std::memory_order_relaxed);
+  const auto& items = tile.call.plan.items;
+  Tile after(tile.call, i < items.size() ? items[i] : tile.item, tile.work);
+  find_chunk(after, after.item.kv_head, after.start(), after.end(), ahead);
+}
+
+template <class Kernels>
+void attend_chunk(const Tile& tile, int number, int start, const Chunk& chunk, const Chunk& ahead) {
+  const int count = tile.item.count, base = number * count;
+  Kernels::begin_chunk(chunk, tile.work.weights);
+  for (int first = 0; first < count; first += kBlockRows) {
+    int rows = std::min(kBlockRows, count - first);
+    auto attend_rows = attend_block_of<Kernels>(rows, std::make_integer_sequence<int, kBlockRows>());
+    attend_rows(tile.work, base + first, start, chunk, ahead);
+  }
+}
+
 template <class Kernels>
 void attend_tile(const Tile& tile, const std::atomic<int>& next) {
-  begin<Kernels>(tile);
+  std::fill_n(tile.work.top, kItemRows + 16, kLowest);
+  for (int number = 0; number < tile.item.kv_heads; number++) begin<Kernels>(tile, number);
   const int end = tile.end();
   Chunk chunk, ahead;
-  find_chunk(tile, tile.start(), end, ahead);
+  find_chunk(tile, tile.item.kv_head, tile.start(), end, ahead);
   for (int start = tile.start(); start < end; start += kChunk) {
-    chunk = ahead;
-    if (start + kChunk < end) {
-      find_chunk(tile, start + kChunk, end, ahead);
-    } else {  // the tile that is next on the list is ours, unless another thread is faster
-      size_t i = (size_t)next.load(std::memory_order_relaxed);
-      const auto& items = tile.call.plan.items;
-      Tile after(tile.call, i < items.size() ? items[i] : tile.item, tile.work);
-      find_chunk(after, after.start(), after.end(), ahead);
-    }
-    patch_last(tile, start, end, chunk);
-    Kernels::begin_chunk(chunk, tile.work.weights);
-    for (int first = 0; first < tile.item.count; first += kBlockRows) {
-      int rows = std::min(kBlockRows, tile.item.count - first);
-      auto attend_rows = attend_block_of<Kernels>(rows, std::make_integer_sequence<int, kBlockRows>());
-      attend_rows(tile.work, first, start, chunk, ahead);
+    for (int number = 0; number < tile.item.kv_heads; number++) {
+      chunk = ahead;
+      find_ahead(tile, number, start, next, ahead);
+      patch_last(tile, start, end, chunk);
+      attend_chunk<Kernels>(tile, number, start, chunk, ahead);
     }
   }
-  finish(tile);
+  for (int number = 0; number < tile.item.kv_heads; number++) finish(tile, number);
 }
 
 }  // namespace
@@ -247,7 +264,7 @@ int AttendScratch::prepare(const hr_kv& kv, const hr_spans& spans, int heads, in
   if (heads < 1 || heads % kv.kv_heads) return HR_ESHAPE;
   if (int wrong = check_spans(kv, spans)) return wrong;
   plan_slots(kv, spans, plan.slot);
-  plan_items(kv, spans, heads, plan.items);
+  plan_items(kv, spans, heads, threads, plan.items);
   while ((int)workspaces.size() < threads) workspaces.emplace_back(new AttendWorkspace);
   return HR_OK;
 }

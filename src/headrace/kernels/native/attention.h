@@ -33,10 +33,10 @@
 
 namespace hr {
 
-// One unit of work: `count` of the rows x heads that read one KV head of one span, counted from
-// `first`; number n is query row n / group, head n % group.
+// One unit of work: for `kv_heads` KV heads of one span from `kv_head` on, `count` of the rows x heads
+// that read each of them, counted from `first`; number n is query row n / group, head n % group.
 struct AttendItem {
-  int32_t span, kv_head, first, count;
+  int32_t span, kv_head, kv_heads, first, count;
 };
 
 // A step's work, the same for all layers (they share block_tokens, kv_heads and heads).

@@ -71,7 +71,7 @@ struct Int8Kernels {
         W k[J];
         HR_UNROLL for (int j = 0; j < J; j++) {
           k[j] = load_w(chunk.k[sub + j] + at);
-          if (part == 0) prefetch_far(ahead.k[sub + j] + at);
+          if ((at >> 6 & 1) == part) prefetch_far(ahead.k[sub + j] + at);
         }
         HR_UNROLL for (int r = 0; r < R; r++) {
           HR_UNROLL for (int j = 0; j < J; j++) sums[r][j] = dot_u8s8(sums[r][j], k[j], q + r);
@@ -184,7 +184,7 @@ struct Int8Kernels {
           W w[N];
           HR_UNROLL for (int n = 0; n < N; n++) {
             w[n] = load_w(v + 64 * n);
-            if (part == 0) prefetch_far(fetch + 64 * n);
+            if ((t & 1) == part) prefetch_far(fetch + 64 * n);
           }
           HR_UNROLL for (int r = 0; r < R; r++) {
             HR_UNROLL for (int n = 0; n < N; n++) sums[r][n] = dot_u8s8(sums[r][n], w[n], p + r * kChunk / 2);

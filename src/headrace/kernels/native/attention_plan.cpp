@@ -7,6 +7,8 @@
 
 namespace hr::paged {
 
+constexpr int kItemsOfThread = 8;  // enough of them that no thread waits long for another
+
 int check_spans(const hr_kv& kv, const hr_spans& spans) {
   int row = 0;
   for (int s = 0; s < spans.spans; s++) {
@@ -36,23 +38,26 @@ void plan_slots(const hr_kv& kv, const hr_spans& spans, std::vector<int64_t>& sl
   }
 }
 
-// Tokens that an item reads; with its rows, what it costs.
+// Tokens that an item reads; with its rows and KV heads, what it costs.
 static int64_t reach(const AttendItem& item, const hr_spans& spans, int group) {
   int end = spans.row_start[item.span + 1] - spans.row_start[item.span];
   return spans.context[item.span] - end + (item.first + item.count - 1) / group + 1;
 }
 
-void plan_items(const hr_kv& kv, const hr_spans& spans, int heads, std::vector<AttendItem>& items) {
-  int group = heads / kv.kv_heads;
+void plan_items(const hr_kv& kv, const hr_spans& spans, int heads, int threads,
+                std::vector<AttendItem>& items) {
+  const int group = heads / kv.kv_heads;
+  const int together = std::max(1, spans.spans * kv.kv_heads / (threads * kItemsOfThread));
   std::vector<std::pair<int64_t, AttendItem>> costs;
   for (int s = 0; s < spans.spans; s++) {
     int count = (spans.row_start[s + 1] - spans.row_start[s]) * group;
-    int tiles = (count + kItemRows - 1) / kItemRows;
-    for (int tile = tiles - 1; tile >= 0; tile--) {
-      for (int head = 0; head < kv.kv_heads; head++) {
-        int first = tile * kItemRows;
-        AttendItem item = {s, head, first, std::min(kItemRows, count - first)};
-        costs.emplace_back(reach(item, spans, group) * (item.count + kBlockRows), item);
+    int most = std::clamp(kItemRows / count, 1, together);
+    for (int first = 0; first < count; first += kItemRows) {
+      for (int head = 0; head < kv.kv_heads; head += most) {
+        AttendItem item = {s, head, std::min(most, kv.kv_heads - head), first,
+                           std::min(kItemRows, count - first)};
+        int64_t rows = (int64_t)item.kv_heads * (item.count + kBlockRows);
+        costs.emplace_back(reach(item, spans, group) * rows, item);
       }
     }
   }
