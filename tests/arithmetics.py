@@ -8,9 +8,13 @@ import torch
 from headrace.engine.sampler import Arithmetic, Outcome, SampleRow, sample_by
 from headrace.engine.sampler_native import NativeSampling
 from headrace.engine.sampler_torch import TorchSampling
+from headrace.kernels.library import candidates, load
 from headrace.kernels.native import Pool, library, why_not
 
 NAMES = ("torch", "native", "native on two threads")
+ISAS = tuple(found.isa.name for found in candidates() if found.obstacle is None)
+"""Builds of the library that run here; each is "native" to some machine."""
+
 needs_native = pytest.mark.skipif(library() is None, reason=str(why_not()))
 
 
@@ -28,6 +32,8 @@ _pools: list[Pool] = []
 def arithmetic(name: str) -> Arithmetic:
     if name == "torch":
         return TorchSampling()
+    if name in ISAS:
+        return NativeSampling(load(name), None)
     found = library()
     assert found is not None
     if name == "native":

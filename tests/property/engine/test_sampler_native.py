@@ -14,8 +14,9 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from arithmetics import arithmetic, needs_native
+from arithmetics import ISAS, arithmetic, needs_native
 from headrace.engine.draws import uniform
+from headrace.engine.edits import apply_edits
 from headrace.engine.sampler import History, SampleRow, arithmetic_for
 from headrace.engine.sampler_native import NativeSampling
 from headrace.engine.sampler_torch import TorchSampling
@@ -113,20 +114,19 @@ def margin(x_V: NDArray[np.float32], row: SampleRow) -> float:
 
 
 def edited(x_RV: torch.Tensor, rows: Sequence[SampleRow]) -> torch.Tensor:
-    from headrace.engine.edits import apply_edits
-
     scores_RV = x_RV.clone()
     apply_edits(scores_RV, rows)
     return scores_RV
 
 
-@settings(max_examples=400, deadline=None)
+@pytest.mark.parametrize("isa", ISAS)
+@settings(max_examples=250, deadline=None)
 @given(batch=batches())
-def test_the_same_tokens(batch: tuple[torch.Tensor, list[SampleRow]]) -> None:
+def test_the_same_tokens(isa: str, batch: tuple[torch.Tensor, list[SampleRow]]) -> None:
     x_RV, rows = batch
     with torch.inference_mode():
         want = TorchSampling().draw(x_RV, rows)
-        got = arithmetic("native").draw(x_RV, rows)
+        got = arithmetic(isa).draw(x_RV, rows)
         scores_RV = edited(x_RV, rows)
     for r, row in enumerate(rows):
         if got[r] != want[r]:
@@ -170,18 +170,19 @@ def test_the_margin_sees_a_boundary_and_nothing_else() -> None:
     assert margin(at_u + np.array([0.1, 0.0], dtype=np.float32), row()) > 1e-3
 
 
-@settings(max_examples=200, deadline=None)
+@pytest.mark.parametrize("isa", ISAS)
+@settings(max_examples=150, deadline=None)
 @given(
     x_RV=logits(2),
     tops=st.lists(st.sampled_from([0, 1, 3, 20, 600, 10**6]), min_size=2, max_size=2),
     at=st.floats(0, 1, exclude_max=True),
 )
-def test_the_same_logprobs(x_RV: torch.Tensor, tops: list[int], at: float) -> None:
+def test_the_same_logprobs(isa: str, x_RV: torch.Tensor, tops: list[int], at: float) -> None:
     vocab = x_RV.shape[1]
     assume(vocab <= 5000 or max(tops) < vocab)
     targets = [int(at * vocab)] * 2
     want = TorchSampling().score(x_RV, targets, tops)
-    got = arithmetic("native").score(x_RV, targets, tops)
+    got = arithmetic(isa).score(x_RV, targets, tops)
     assert (got is None) == (want is None)
     for mine, true in zip(got or (), want or (), strict=True):
         assert mine.token == true.token
