@@ -9,12 +9,12 @@ from ctypes import byref
 from dataclasses import dataclass
 
 import numpy as np
-import pytest
 import torch
 from torch import Tensor
 
-from headrace.kernels.library import KvStruct, Library, SpansStruct
-from headrace.kernels.native import BF16, INT8, Pool, Scratch, library, why_not
+from headrace.kernels.library import KvStruct, SpansStruct
+from headrace.kernels.native import BF16, INT8
+from native_isas import library, pool, scratch
 
 FORMATS = {"bf16": BF16, "int8": INT8}
 ALIGNMENT = 64
@@ -29,21 +29,23 @@ class Span:
     blocks: Sequence[int]
 
 
-class Threads:
-    """A pool and a scratch."""
-
-    def __init__(self, threads: int) -> None:
-        _library()
-        self.pool, self.scratch = Pool(threads), Scratch()
-
-
 class Cache:
     """One layer's paged keys and values."""
 
     def __init__(
-        self, kv_format: int, *, blocks: int, block_tokens: int, kv_heads: int, head_dim: int
+        self,
+        isa: str,
+        kv_format: int,
+        *,
+        blocks: int,
+        block_tokens: int,
+        kv_heads: int,
+        head_dim: int,
+        threads: int = 1,
     ) -> None:
-        self.bytes = _library().hr_kv_bytes(kv_format, blocks, block_tokens, kv_heads, head_dim)
+        self._library, self._scratch = library(isa), scratch(isa)
+        self._pool = pool(isa, threads)
+        self.bytes = self._library.hr_kv_bytes(kv_format, blocks, block_tokens, kv_heads, head_dim)
         self._k, self._v = _aligned(self.bytes), _aligned(self.bytes)
         self._kv = KvStruct(
             format=kv_format,
@@ -60,13 +62,13 @@ class Cache:
         self._kv.format, self._kv.block_tokens = kv_format, block_tokens
         self._kv.head_dim = head_dim
 
-    def write(self, threads: Threads, spans: Sequence[Span], k_TKH: Tensor, v_TKH: Tensor) -> int:
+    def write(self, spans: Sequence[Span], k_TKH: Tensor, v_TKH: Tensor) -> int:
         """Store the spans' rows; the library's status."""
         k, v = k_TKH.float().contiguous(), v_TKH.float().contiguous()
         row = k.shape[1] * k.shape[2]
         with _Arrays(spans) as arrays:
-            return _library().hr_kv_write(
-                threads.pool.handle,
+            return self._library.hr_kv_write(
+                self._pool.handle,
                 byref(self._kv),
                 byref(arrays),
                 k.data_ptr(),
@@ -75,24 +77,20 @@ class Cache:
                 row,
             )
 
-    def attend(
-        self, threads: Threads, spans: Sequence[Span], q_TNH: Tensor, window: int = 0
-    ) -> Tensor:
+    def attend(self, spans: Sequence[Span], q_TNH: Tensor, window: int = 0) -> Tensor:
         """The spans' rows attended; what the kernel leaves alone is NaN."""
         q = q_TNH.float().contiguous()
         out = torch.full_like(q, float("nan"))
-        status = self.try_attend(threads, spans, q, out, window)
+        status = self.try_attend(spans, q, out, window)
         assert status == 0, status
         return out
 
-    def try_attend(
-        self, threads: Threads, spans: Sequence[Span], q: Tensor, out: Tensor, window: int = 0
-    ) -> int:
+    def try_attend(self, spans: Sequence[Span], q: Tensor, out: Tensor, window: int = 0) -> int:
         row = q.shape[1] * q.shape[2]
         with _Arrays(spans) as arrays:
-            return _library().hr_attend(
-                threads.pool.handle,
-                threads.scratch.handle,
+            return self._library.hr_attend(
+                self._pool.handle,
+                self._scratch.handle,
                 byref(self._kv),
                 byref(arrays),
                 q.shape[1],
@@ -128,13 +126,6 @@ class _Arrays:
 
     def __exit__(self, *_: object) -> None:
         return None
-
-
-def _library() -> Library:
-    found = library()
-    if found is None:
-        pytest.skip(why_not() or "no native kernels")
-    return found
 
 
 def _aligned(size: int) -> Tensor:

@@ -7,12 +7,14 @@ and page sizes, by however many threads.
 import random
 from dataclasses import dataclass
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from native_attention import FORMATS, Cache, Span, Threads
+from native_attention import FORMATS, Cache, Span
+from native_isas import isas
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,6 +50,7 @@ class Sequence:
 
 
 def run(
+    isa: str,
     shape: Shape,
     sequences: list[Sequence],
     *,
@@ -63,13 +66,14 @@ def run(
     rng.shuffle(free)
     tables = [[free.pop() for _ in range(count)] for count in counts]
     cache = Cache(
+        isa,
         shape.kv_format,
         blocks=sum(counts) + 3,
         block_tokens=block_tokens,
         kv_heads=shape.kv_heads,
         head_dim=shape.head_dim,
+        threads=threads,
     )
-    pool = Threads(threads)
     done = [0] * len(sequences)
     out = [torch.full_like(sequence.q_TNH, float("nan")) for sequence in sequences]
     while any(d < len(s) for d, s in zip(done, sequences, strict=True)):
@@ -84,28 +88,29 @@ def run(
         picked = list(zip((sequences[i] for i in chosen), parts, strict=True))
         keys = torch.cat([sequence.k_TKH[part] for sequence, part in picked])
         values = torch.cat([sequence.v_TKH[part] for sequence, part in picked])
-        assert cache.write(pool, spans, keys, values) == 0
+        assert cache.write(spans, keys, values) == 0
         queries = torch.cat([sequence.q_TNH[part] for sequence, part in picked])
-        found = cache.attend(pool, spans, queries, shape.window).split(rows)
+        found = cache.attend(spans, queries, shape.window).split(rows)
         for i, part, attended in zip(chosen, parts, found, strict=True):
             out[i][part] = attended
             done[i] = part.stop
     return out
 
 
-def whole(shape: Shape, sequence: Sequence) -> Tensor:
+def whole(isa: str, shape: Shape, sequence: Sequence) -> Tensor:
     """The sequence in one step, alone, in order, by one thread."""
     blocks = list(range(-(-len(sequence) // 16)))
     cache = Cache(
+        isa,
         shape.kv_format,
         blocks=len(blocks),
         block_tokens=16,
         kv_heads=shape.kv_heads,
         head_dim=shape.head_dim,
     )
-    pool, spans = Threads(1), [Span(rows=len(sequence), context=len(sequence), blocks=blocks)]
-    assert cache.write(pool, spans, sequence.k_TKH, sequence.v_TKH) == 0
-    return cache.attend(pool, spans, sequence.q_TNH, shape.window)
+    spans = [Span(rows=len(sequence), context=len(sequence), blocks=blocks)]
+    assert cache.write(spans, sequence.k_TKH, sequence.v_TKH) == 0
+    return cache.attend(spans, sequence.q_TNH, shape.window)
 
 
 SHAPES = st.builds(
@@ -118,7 +123,8 @@ SHAPES = st.builds(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@pytest.mark.parametrize("isa", isas())
+@settings(max_examples=25, deadline=None)
 @given(
     shape=SHAPES,
     lengths=st.lists(st.integers(1, 300), min_size=1, max_size=4),
@@ -128,6 +134,7 @@ SHAPES = st.builds(
     seed=st.integers(0, 2**31),
 )
 def test_any_schedule_gives_the_same_bits(
+    isa: str,
     shape: Shape,
     lengths: list[int],
     most_rows: int,
@@ -137,6 +144,7 @@ def test_any_schedule_gives_the_same_bits(
 ) -> None:
     sequences = [Sequence.random(shape, length, seed + i) for i, length in enumerate(lengths)]
     found = run(
+        isa,
         shape,
         sequences,
         most_rows=most_rows,
@@ -145,6 +153,6 @@ def test_any_schedule_gives_the_same_bits(
         seed=seed,
     )
     for sequence, scheduled in zip(sequences, found, strict=True):
-        expected = whole(shape, sequence)
+        expected = whole(isa, shape, sequence)
         assert expected.isfinite().all()
         assert torch.equal(scheduled.view(torch.int32), expected.view(torch.int32))

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from headrace.kernels.packed import attend_last
-from native_attention import BF16, FORMATS, INT8, Cache, Span, Threads
+from native_attention import BF16, FORMATS, INT8, Cache, Span
+from native_isas import isas
 
 BARS = {BF16: 4e-3, INT8: 1.1e-2}
 MIXED = [(1, 100), (1, 1), (7, 50), (130, 130), (1, 1000), (40, 333), (1, 127), (1, 128), (2, 129)]
@@ -34,6 +35,7 @@ def deal(contexts: list[int], block_tokens: int, seed: int) -> tuple[int, list[l
 
 
 def step_error(
+    isa: str,
     kv_format: int,
     steps: list[tuple[int, int]],
     *,
@@ -47,13 +49,14 @@ def step_error(
     """Relative error of one step whose contexts were written before."""
     blocks, tables = deal([context for _, context in steps], block_tokens, seed=7)
     cache = Cache(
+        isa,
         kv_format,
         blocks=blocks,
         block_tokens=block_tokens,
         kv_heads=kv_heads,
         head_dim=head_dim,
+        threads=threads,
     )
-    pool = Threads(threads)
     spans: list[Span] = []
     queries: list[Tensor] = []
     expected: list[Tensor] = []
@@ -63,45 +66,52 @@ def step_error(
         if kv_format == BF16:
             k, v = k.bfloat16().float(), v.bfloat16().float()
         whole = [Span(rows=context, context=context, blocks=table)]
-        assert cache.write(pool, whole, k, v) == 0
+        assert cache.write(whole, k, v) == 0
         spans.append(Span(rows=rows, context=context, blocks=table))
         queries.append(q)
         expected.append(attend_last(q, k, v, window or None))
-    found, wanted = cache.attend(pool, spans, torch.cat(queries), window), torch.cat(expected)
+    found, wanted = cache.attend(spans, torch.cat(queries), window), torch.cat(expected)
     return float((found - wanted).norm() / wanted.norm())
 
 
+@pytest.mark.parametrize("isa", isas())
 @pytest.mark.parametrize("kv_format", FORMATS.values(), ids=FORMATS)
 @pytest.mark.parametrize("head_dim", [16, 48, 64, 80, 96, 112, 128, 256])
-def test_head_dims(kv_format: int, head_dim: int) -> None:
-    error = step_error(kv_format, MIXED, group=4, kv_heads=2, head_dim=head_dim, block_tokens=32)
+def test_head_dims(isa: str, kv_format: int, head_dim: int) -> None:
+    error = step_error(
+        isa, kv_format, MIXED, group=4, kv_heads=2, head_dim=head_dim, block_tokens=32
+    )
     assert error < BARS[kv_format]
 
 
+@pytest.mark.parametrize("isa", isas())
 @pytest.mark.parametrize("kv_format", FORMATS.values(), ids=FORMATS)
 @pytest.mark.parametrize(("group", "kv_heads"), [(1, 3), (2, 1), (3, 2), (5, 1), (7, 2), (71, 1)])
-def test_groups(kv_format: int, group: int, kv_heads: int) -> None:
+def test_groups(isa: str, kv_format: int, group: int, kv_heads: int) -> None:
     error = step_error(
-        kv_format, MIXED, group=group, kv_heads=kv_heads, head_dim=64, block_tokens=64
+        isa, kv_format, MIXED, group=group, kv_heads=kv_heads, head_dim=64, block_tokens=64
     )
     assert error < BARS[kv_format]
 
 
+@pytest.mark.parametrize("isa", isas())
 @pytest.mark.parametrize("kv_format", FORMATS.values(), ids=FORMATS)
 @pytest.mark.parametrize("window", [1, 2, 16, 50, 128, 129, 5000])
-def test_windows(kv_format: int, window: int) -> None:
+def test_windows(isa: str, kv_format: int, window: int) -> None:
     error = step_error(
-        kv_format, MIXED, group=2, kv_heads=2, head_dim=64, block_tokens=16, window=window
+        isa, kv_format, MIXED, group=2, kv_heads=2, head_dim=64, block_tokens=16, window=window
     )
     assert error < BARS[kv_format]
 
 
+@pytest.mark.parametrize("isa", isas())
 @pytest.mark.parametrize("kv_format", FORMATS.values(), ids=FORMATS)
 @pytest.mark.parametrize(
     ("block_tokens", "threads"), list(itertools.product([16, 32, 48, 64, 128, 256], [1, 2, 3]))
 )
-def test_block_sizes_and_threads(kv_format: int, block_tokens: int, threads: int) -> None:
+def test_block_sizes_and_threads(isa: str, kv_format: int, block_tokens: int, threads: int) -> None:
     error = step_error(
+        isa,
         kv_format,
         MIXED,
         group=2,
@@ -113,8 +123,9 @@ def test_block_sizes_and_threads(kv_format: int, block_tokens: int, threads: int
     assert error < BARS[kv_format]
 
 
+@pytest.mark.parametrize("isa", isas())
 @pytest.mark.parametrize("kv_format", FORMATS.values(), ids=FORMATS)
-def test_a_sink_does_not_drown_the_others(kv_format: int) -> None:
+def test_a_sink_does_not_drown_the_others(isa: str, kv_format: int) -> None:
     """Position 0 takes most attention and has no value: the small weights must stay exact."""
     context, head_dim = 700, 64
     q = normal(0, 1, 4, head_dim)
@@ -122,40 +133,41 @@ def test_a_sink_does_not_drown_the_others(kv_format: int) -> None:
     k[0, 0] = (q[0].mean(0) * 5).bfloat16()
     v[0] = 0
     blocks, (table,) = deal([context], 32, seed=1)
-    cache = Cache(kv_format, blocks=blocks, block_tokens=32, kv_heads=1, head_dim=head_dim)
-    pool = Threads(1)
-    assert cache.write(pool, [Span(rows=context, context=context, blocks=table)], k, v) == 0
-    found = cache.attend(pool, [Span(rows=1, context=context, blocks=table)], q)
+    cache = Cache(isa, kv_format, blocks=blocks, block_tokens=32, kv_heads=1, head_dim=head_dim)
+    assert cache.write([Span(rows=context, context=context, blocks=table)], k, v) == 0
+    found = cache.attend([Span(rows=1, context=context, blocks=table)], q)
     wanted = attend_last(q, k, v, None)
     assert wanted.abs().max() < 0.05  # the sink is one
     assert (found - wanted).norm() / wanted.norm() < 2 * BARS[kv_format]
 
 
+@pytest.mark.parametrize("isa", isas())
 @pytest.mark.parametrize("kv_format", FORMATS.values(), ids=FORMATS)
-def test_large_scores_do_not_overflow(kv_format: int) -> None:
+def test_large_scores_do_not_overflow(isa: str, kv_format: int) -> None:
     q, k, v = (normal(i, 200, 2, 64) for i in range(3))
     blocks, (table,) = deal([200], 16, seed=1)
-    cache = Cache(kv_format, blocks=blocks, block_tokens=16, kv_heads=2, head_dim=64)
-    pool, spans = Threads(1), [Span(rows=200, context=200, blocks=table)]
-    assert cache.write(pool, spans, 1e4 * k, 1e4 * v) == 0
-    assert cache.attend(pool, spans, 1e4 * q).isfinite().all()
+    cache = Cache(isa, kv_format, blocks=blocks, block_tokens=16, kv_heads=2, head_dim=64)
+    spans = [Span(rows=200, context=200, blocks=table)]
+    assert cache.write(spans, 1e4 * k, 1e4 * v) == 0
+    assert cache.attend(spans, 1e4 * q).isfinite().all()
 
 
+@pytest.mark.parametrize("isa", isas())
 @pytest.mark.parametrize("kv_format", FORMATS.values(), ids=FORMATS)
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf"), 3.4e38])
 @pytest.mark.parametrize("where", ["key", "value"])
 def test_what_is_not_finite_reaches_whoever_sees_it_and_nobody_else(
-    kv_format: int, value: float, where: str
+    isa: str, kv_format: int, value: float, where: str
 ) -> None:
     bad, count = 19, 40
     q, k, v = (normal(i, count, 2, 64) for i in range(3))
     blocks, (table,) = deal([count], 16, seed=1)
-    pool, spans = Threads(1), [Span(rows=count, context=count, blocks=table)]
+    spans = [Span(rows=count, context=count, blocks=table)]
 
     def attended() -> Tensor:
-        cache = Cache(kv_format, blocks=blocks, block_tokens=16, kv_heads=2, head_dim=64)
-        assert cache.write(pool, spans, k, v) == 0
-        return cache.attend(pool, spans, q)
+        cache = Cache(isa, kv_format, blocks=blocks, block_tokens=16, kv_heads=2, head_dim=64)
+        assert cache.write(spans, k, v) == 0
+        return cache.attend(spans, q)
 
     before = attended()
     (k if where == "key" else v)[bad, 1, 5] = value
@@ -170,54 +182,59 @@ def test_what_is_not_finite_reaches_whoever_sees_it_and_nobody_else(
         assert after[bad:, 1].isnan().all()
 
 
+@pytest.mark.parametrize("isa", isas())
 @pytest.mark.parametrize("kv_format", FORMATS.values(), ids=FORMATS)
-def test_queries_that_are_nan_stay_nan(kv_format: int) -> None:
+def test_queries_that_are_nan_stay_nan(isa: str, kv_format: int) -> None:
     q, k, v = (normal(i, 20, 2, 64) for i in range(3))
     q[7, 1, 3] = float("nan")
-    cache = Cache(kv_format, blocks=2, block_tokens=16, kv_heads=2, head_dim=64)
-    pool, spans = Threads(1), [Span(rows=20, context=20, blocks=[1, 0])]
-    assert cache.write(pool, spans, k, v) == 0
-    found = cache.attend(pool, spans, q)
+    cache = Cache(isa, kv_format, blocks=2, block_tokens=16, kv_heads=2, head_dim=64)
+    spans = [Span(rows=20, context=20, blocks=[1, 0])]
+    assert cache.write(spans, k, v) == 0
+    found = cache.attend(spans, q)
     assert found[7, 1].isnan().all()
     assert int(found.isnan().sum()) == 64
 
 
-def test_zeros_are_zeros_in_int8() -> None:
+@pytest.mark.parametrize("isa", isas())
+def test_zeros_are_zeros_in_int8(isa: str) -> None:
     k = v = torch.zeros(5, 1, 16)
-    cache = Cache(INT8, blocks=1, block_tokens=16, kv_heads=1, head_dim=16)
-    pool, spans = Threads(1), [Span(rows=5, context=5, blocks=[0])]
-    assert cache.write(pool, spans, k, v) == 0
-    assert (cache.attend(pool, spans, normal(0, 5, 1, 16)) == 0).all()
+    cache = Cache(isa, INT8, blocks=1, block_tokens=16, kv_heads=1, head_dim=16)
+    spans = [Span(rows=5, context=5, blocks=[0])]
+    assert cache.write(spans, k, v) == 0
+    assert (cache.attend(spans, normal(0, 5, 1, 16)) == 0).all()
 
 
-def test_sizes() -> None:
+@pytest.mark.parametrize("isa", isas())
+def test_sizes(isa: str) -> None:
     sizes = {"blocks": 6, "kv_heads": 3, "head_dim": 80}
-    assert Cache(BF16, block_tokens=32, **sizes).bytes == 6 * 3 * 32 * 80 * 2
-    assert Cache(INT8, block_tokens=32, **sizes).bytes == 6 * 3 * (32 * 80 + 64)
-    assert Cache(INT8, block_tokens=48, **sizes).bytes == 6 * 3 * (48 * 80 + 128)
+    assert Cache(isa, BF16, block_tokens=32, **sizes).bytes == 6 * 3 * 32 * 80 * 2
+    assert Cache(isa, INT8, block_tokens=32, **sizes).bytes == 6 * 3 * (32 * 80 + 64)
+    assert Cache(isa, INT8, block_tokens=48, **sizes).bytes == 6 * 3 * (48 * 80 + 128)
 
 
+@pytest.mark.parametrize("isa", isas())
 @pytest.mark.parametrize(
     ("rows", "context", "blocks"),
     [(0, 5, [0]), (6, 5, [0]), (1, 33, [0, 1]), (1, 20, [0]), (1, 20, [0, 2]), (1, 20, [0, -1])],
 )
-def test_impossible_spans_are_refused(rows: int, context: int, blocks: list[int]) -> None:
-    cache = Cache(BF16, blocks=2, block_tokens=16, kv_heads=1, head_dim=16)
-    pool, spans = Threads(1), [Span(rows=rows, context=context, blocks=blocks)]
+def test_impossible_spans_are_refused(isa: str, rows: int, context: int, blocks: list[int]) -> None:
+    cache = Cache(isa, BF16, blocks=2, block_tokens=16, kv_heads=1, head_dim=16)
+    spans = [Span(rows=rows, context=context, blocks=blocks)]
     q = torch.zeros(rows, 1, 16)
-    assert cache.try_attend(pool, spans, q, q.clone()) == 1
-    assert cache.write(pool, spans, q, q) == 1
+    assert cache.try_attend(spans, q, q.clone()) == 1
+    assert cache.write(spans, q, q) == 1
 
 
+@pytest.mark.parametrize("isa", isas())
 @pytest.mark.parametrize(
     ("kv_format", "heads", "head_dim", "block_tokens"),
     [(0, 3, 64, 16), (0, 2, 24, 16), (0, 2, 272, 16), (1, 2, 64, 8), (2, 2, 64, 16)],
 )
 def test_impossible_shapes_are_refused(
-    kv_format: int, heads: int, head_dim: int, block_tokens: int
+    isa: str, kv_format: int, heads: int, head_dim: int, block_tokens: int
 ) -> None:
-    cache = Cache(0, blocks=2, block_tokens=16, kv_heads=2, head_dim=256)
+    cache = Cache(isa, 0, blocks=2, block_tokens=16, kv_heads=2, head_dim=256)
     cache.reshape(kv_format, block_tokens=block_tokens, head_dim=head_dim)
     q = torch.zeros(1, heads, head_dim)
     spans = [Span(rows=1, context=1, blocks=[0])]
-    assert cache.try_attend(Threads(1), spans, q, q.clone()) in (1, 2)
+    assert cache.try_attend(spans, q, q.clone()) in (1, 2)
