@@ -50,6 +50,7 @@ VERBS = (
         name="tokens", target="headrace.cli.tokens:tokens", help="count, inspect, train tokenizers"
     ),
     Verb(name="bench", target="headrace.cli.bench:bench", help="measure latency and throughput"),
+    Verb(name="doctor", target="headrace.cli.doctor:doctor", help="which kernels run, how fast"),
 )
 
 

@@ -9,7 +9,7 @@ import functools
 import platform
 import sys
 from collections.abc import Sequence
-from ctypes import POINTER, c_char_p, c_float, c_int, c_int32, c_int64, c_void_p
+from ctypes import POINTER, c_char_p, c_double, c_float, c_int, c_int32, c_int64, c_void_p
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -93,6 +93,8 @@ _DECLARATIONS: dict[str, tuple[type | None, tuple[type, ...]]] = {
     "hr_kv_bytes": (_L, (_I, _I, _I, _I, _I)),
     "hr_kv_write": (_I, (_P, _KV, _SPANS, _P, _L, _P, _L)),
     "hr_attend": (_I, (_P, _P, _KV, _SPANS, _I, _F, _I, _P, _L, _P, _L)),
+    "hr_probe_read": (c_double, (_P, _P, _L)),
+    "hr_probe_dot": (c_double, (_P, _I)),
     "hr_hidden": (_I, (_P, _P, _P, _P, _P, _P, _P)),
     "hr_logits": (_I, (_P, _P, _P, _I, _P, _P)),
 }

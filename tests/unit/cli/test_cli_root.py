@@ -67,6 +67,7 @@ def test_verbs_are_frozen() -> None:
         "model",
         "tokens",
         "bench",
+        "doctor",
     ]
 
 

@@ -38,7 +38,7 @@ void read(const uint8_t* from, const uint8_t* to) {
 void dot_int8() {
   alignas(64) volatile int32_t source[16] = {3};
   I sums[kChains];
-  HR_UNROLL for (int i = 0; i < kChains; i++) sums[i] = izero();
+  HR_UNROLL for (int i = 0; i < kChains; i++) sums[i] = iset1(i);  // equal chains may be made one
   const int32_t* x = const_cast<const int32_t*>(source);
   W w = load_w(x);
   for (int round = 0; round < kRounds; round++) {
@@ -52,7 +52,7 @@ void dot_int8() {
 void dot_bf16_pairs() {
   alignas(64) volatile uint32_t source[16] = {0x3f803f80};
   F sums[kChains];
-  HR_UNROLL for (int i = 0; i < kChains; i++) sums[i] = zero();
+  HR_UNROLL for (int i = 0; i < kChains; i++) sums[i] = set1((float)i);
   const uint32_t* x = const_cast<const uint32_t*>(source);
   W w = load_w(x);
   for (int round = 0; round < kRounds; round++) {
