@@ -295,7 +295,7 @@ def requests(walls: Walls) -> list[dict[str, Any]]:
     for name, temperature in (("1b", 0.0), ("1b", 0.6), ("8b", 0.0)):
         model = make(name)
         jobs = workload()
-        blocks = sum(-(-(len(prompt) + made) // BLOCK_TOKENS) for prompt, made in jobs)
+        blocks = 512 + sum(-(-(len(prompt) + made) // BLOCK_TOKENS) for prompt, made in jobs)
         stack = stack_of(model, blocks=blocks, most_rows=256)
         watched = Watched(stack, model, walls)
         _answer(watched, blocks, jobs[:256], temperature, tokens=24)  # captures graphs

@@ -96,11 +96,18 @@ class Case:
         )
 
 
-MIXED = [(1, 1), (9, 1), (33, 1), (300, 1), (40, 7), (6, 6), (2, 2), (150, 70)]
+MIXED = [(1, 1), (9, 1), (270, 1), (40, 7), (2, 2), (150, 40)]
 
 
-@pytest.mark.parametrize("window", [0, 1, 5, 140])
-@pytest.mark.parametrize("dtype", BARS)
+@pytest.mark.parametrize(
+    ("window", "dtype"),
+    [
+        *((window, torch.float32) for window in (0, 1, 5, 140)),
+        (0, torch.bfloat16),
+        (140, torch.bfloat16),
+        (0, torch.float16),
+    ],
+)
 def test_mixed_step(window: int, dtype: torch.dtype) -> None:
     case = Case.draw(MIXED, heads=(6, 2, 8), window=window, dtype=dtype)
     assert relative_error(case.run(), case.expected_TNH) < BARS[dtype]
