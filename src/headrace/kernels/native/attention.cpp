@@ -170,6 +170,7 @@ void attend_block(AttendWorkspace& work, int first, int start, const Chunk& chun
                   const Chunk& ahead) {
   RowBlock block = row_block(work, first, chunk.head_dim);
   if (!find_seen<R>(work, first, start, block)) return;
+  for (int r = 0; r < R; r++) work.weights.most[r] = set1(kLowest);
   score<Kernels, R, columns(R, kChunkSubs)>(block, chunk, ahead, block.from_sub, work.weights);
   Kernels::template weigh<R>(block, work.weights);
   add_values<Kernels, R, columns(R, 8)>(block, chunk, ahead, 0, work.weights);
@@ -231,7 +232,7 @@ void find_ahead(const Tile& tile, int number, int start, const std::atomic<int>&
 template <class Kernels>
 void attend_chunk(const Tile& tile, int number, int start, const Chunk& chunk, const Chunk& ahead) {
   const int count = tile.item.count, base = number * count;
-  Kernels::begin_chunk(chunk, tile.work.weights);
+  Kernels::begin_chunk(chunk, ahead, tile.work.weights);
   for (int first = 0; first < count; first += kBlockRows) {
     int rows = std::min(kBlockRows, count - first);
     auto attend_rows = attend_block_of<Kernels>(rows, std::make_integer_sequence<int, kBlockRows>());

@@ -33,11 +33,16 @@ struct Bf16Kernels {
       }
     }
     HR_UNROLL for (int r = 0; r < R; r++) {
-      HR_UNROLL for (int j = 0; j < J; j++) store(&weights.score[r][(sub + j) * kSub], sums[r][j]);
+      F most = weights.most[r];
+      HR_UNROLL for (int j = 0; j < J; j++) {
+        store(&weights.score[r][(sub + j) * kSub], sums[r][j]);
+        most = max(most, sums[r][j]);
+      }
+      weights.most[r] = most;
     }
   }
 
-  static void begin_chunk(const Chunk&, Weights&) {}
+  static void begin_chunk(const Chunk&, const Chunk&, Weights&) {}
 
   template <int R>
   static void weigh(RowBlock& block, Weights& weights) {
@@ -46,7 +51,7 @@ struct Bf16Kernels {
     const int start = block.from_sub * kSub, count = (block.to_sub - block.from_sub) * kSub;
     for (int r = 0; r < R; r++) {
       float most = block.whole
-                       ? largest_of(weights.score[r] + start, count)
+                       ? largest(weights.most[r])
                        : mask_and_max(weights.score[r], block.seen_from[r], block.seen_to[r]);
       top[r] = std::max(top[r], most);
     }
@@ -63,7 +68,14 @@ struct Bf16Kernels {
   // p = 2^(score - top), rounded; the sums by lane of what was not rounded.
   HR_INLINE F powers(const float* score, int count, float top, bf16* p) {
     F added = zero();
-    for (int t = 0; t < count; t += kSub) {
+    int t = 0;
+    for (; t + kSub < count; t += 2 * kSub) {
+      F e = power2(sub(load(score + t), set1(top)));
+      F f = power2(sub(load(score + t + kSub), set1(top)));
+      added = add(add(added, e), f);
+      store_bf16(p + t, e, f);
+    }
+    if (t < count) {
       F e = power2(sub(load(score + t), set1(top)));
       added = add(added, e);
       store_bf16(p + t, e);

@@ -78,18 +78,29 @@ struct Int8Kernels {
         }
       }
     }
+    F scale[J], exponent[J];
     HR_UNROLL for (int j = 0; j < J; j++) {
-      F scale = load_bf16(chunk.k_scale[sub + j]);
-      F exponent = load(weights.exponent + (sub + j) * kSub);
-      HR_UNROLL for (int r = 0; r < R; r++) {
-        F by = mul(scale, set1(block.query_scale[r]));
-        store(&weights.score[r][(sub + j) * kSub], fma(to_float(sums[r][j]), by, exponent));
+      scale[j] = load_bf16(chunk.k_scale[sub + j]);
+      exponent[j] = load(weights.exponent + (sub + j) * kSub);
+    }
+    HR_UNROLL for (int r = 0; r < R; r++) {
+      F most = weights.most[r];
+      HR_UNROLL for (int j = 0; j < J; j++) {
+        F by = mul(scale[j], set1(block.query_scale[r]));
+        F score = fma(to_float(sums[r][j]), by, exponent[j]);
+        store(&weights.score[r][(sub + j) * kSub], score);
+        most = max(most, score);
       }
+      weights.most[r] = most;
     }
   }
 
-  // The exponents of the chunk's values, and one over their scales.
-  static void begin_chunk(const Chunk& chunk, Weights& weights) {
+  // The exponents of the chunk's values, and one over their scales; the next chunk's are fetched.
+  static void begin_chunk(const Chunk& chunk, const Chunk& ahead, Weights& weights) {
+    for (int sub = 0; sub < ahead.subs; sub++) {
+      prefetch_far(ahead.k_scale[sub]);
+      prefetch_far(ahead.v_exponent[sub]);
+    }
     for (int sub = 0; sub < chunk.subs; sub++) {
       F exponent = mul(to_float(load_s16(chunk.v_exponent[sub])), set1(1.0f / kExponentSteps));
       store(weights.exponent + sub * kSub, exponent);
@@ -102,9 +113,8 @@ struct Int8Kernels {
     alignas(64) float top[16], here[16];
     memcpy(top, block.top, sizeof top);
     memcpy(here, block.top, sizeof here);
-    const int start = block.from_sub * kSub, count = (block.to_sub - block.from_sub) * kSub;
     for (int r = 0; r < R; r++) {
-      here[r] = block.whole ? largest_of(weights.score[r] + start, count)
+      here[r] = block.whole ? largest(weights.most[r])
                             : mask_and_max(weights.score[r], block.seen_from[r], block.seen_to[r]);
       top[r] = std::max(top[r], here[r]);
     }

@@ -39,6 +39,7 @@ struct alignas(64) Weights {
   float score[kBlockRows][kChunk];
   uint32_t p[kBlockRows][kChunk / 2];  // bf16 pairs; or int8 fours, high parts and then low parts
   float exponent[kChunk], inverse[kChunk];  // of the chunk's values; int8 only
+  F most[kBlockRows];  // the largest of a row's scores, by lane; where it sees all of them
   float by[16];       // what `out` and `total` are multiplied with first
   float factor[16];   // what this chunk's products count; int8 only
   int32_t sum[16];    // of the integers in p; int8 only
@@ -48,13 +49,6 @@ struct alignas(64) Weights {
 HR_INLINE F between(int from, int to, F x, F otherwise) {
   x = first(to, x, otherwise);
   return from > 0 ? first(from, otherwise, x) : x;
-}
-
-// The largest of scores that are all seen, `count` of them.
-HR_INLINE float largest_of(const float* score, int count) {
-  F top = set1(kLowest);
-  for (int t = 0; t < count; t += kSub) top = max(top, load(score + t));
-  return largest(top);
 }
 
 // One row of a chunk's scores: what lies outside what it sees becomes kLowest; the largest.

@@ -153,6 +153,10 @@ HR_INLINE void store_bf16(bf16* p, F x) {
   __m256i words = _mm256_packus_epi32(narrow8(x.a), narrow8(x.b));
   _mm256_storeu_si256((__m256i*)p, _mm256_permute4x64_epi64(words, 0xd8));
 }
+HR_INLINE void store_bf16(bf16* p, F x, F y) {  // 32 in a row
+  store_bf16(p, x);
+  store_bf16(p + 16, y);
+}
 HR_INLINE F load_f16(const f16* p) {
   return {_mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)p)),
           _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)(p + 8)))};

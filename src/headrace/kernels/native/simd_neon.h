@@ -161,6 +161,10 @@ HR_INLINE F load_bf16(const bf16* p) {
 HR_INLINE void store_bf16(bf16* p, F x) {
   for (int n = 0; n < 4; n++) vst1_bf16((bfloat16_t*)p + 4 * n, vcvt_bf16_f32(x.v[n]));
 }
+HR_INLINE void store_bf16(bf16* p, F x, F y) {  // 32 in a row
+  store_bf16(p, x);
+  store_bf16(p + 16, y);
+}
 HR_INLINE F load_f16(const f16* p) {
   return quads<F>([&](int n) { return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p + 4 * n))); });
 }

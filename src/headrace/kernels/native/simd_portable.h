@@ -161,6 +161,10 @@ HR_INLINE F load_bf16(const bf16* p) {
 HR_INLINE void store_bf16(bf16* p, F x) {
   for (int i = 0; i < 16; i++) p[i] = narrow(x.v[i]);
 }
+HR_INLINE void store_bf16(bf16* p, F x, F y) {  // 32 in a row
+  store_bf16(p, x);
+  store_bf16(p + 16, y);
+}
 
 // IEEE half precision, by arithmetic on the bits (subnormals by one exact multiplication).
 HR_INLINE float from_half(f16 h) {
