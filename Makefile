@@ -5,8 +5,9 @@ PORT ?= 8080
 BIN := $(VENV)/bin
 RUN_STAMP := $(VENV)/.installed
 TEST_STAMP := $(VENV)/.installed-test
+NATIVE := setup.py $(wildcard src/headrace/kernels/native/*)
 
-.PHONY: up test check fmt unit slow bench help clean
+.PHONY: up test check fmt unit slow bench wheel help clean
 
 help:  ## list the recipes
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -36,16 +37,21 @@ bench: $(RUN_STAMP)  ## time to first token and throughput of the bundled model 
 	$(BIN)/headrace bench latency
 	$(BIN)/headrace bench startup
 
+wheel: | $(BIN)/python  ## build dist/*.whl, native kernels for all instruction sets included
+	rm -rf build
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps -w dist .
+	@for wheel in dist/*.whl; do $(BIN)/python -m zipfile -l $$wheel | grep -q _native_ || { echo "$$wheel has no native kernels: a C++20 compiler is needed" >&2; exit 1; }; done
+
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "headrace needs Python 3.11+; set PYTHON=python3.11 or newer")'
 	$(PYTHON) -m venv $(VENV)
 
-$(RUN_STAMP): pyproject.toml | $(BIN)/python
+$(RUN_STAMP): pyproject.toml $(NATIVE) | $(BIN)/python
 	@echo "Installing headrace into $(VENV) (once; torch is the large part) ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
 	@touch $@
 
-$(TEST_STAMP): pyproject.toml | $(BIN)/python
+$(TEST_STAMP): pyproject.toml $(NATIVE) | $(BIN)/python
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
 	@touch $@ $(RUN_STAMP)
 

@@ -77,10 +77,14 @@ class BuildNative(build_ext):
 
 
 class PlatformWheel(bdist_wheel):
-    """Of this platform, for any Python 3."""
+    """Of this platform, for any Python 3; on Linux for this C library and later ones."""
 
     def get_tag(self) -> tuple[str, str, str]:
-        return "py3", "none", super().get_tag()[2]
+        name = super().get_tag()[2]
+        libc, version = platform.libc_ver()
+        if libc == "glibc":
+            name = name.replace("linux_", f"manylinux_{version.replace('.', '_')}_", 1)
+        return "py3", "none", name
 
 
 def _run(command: list[str]) -> None:
