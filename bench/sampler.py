@@ -65,7 +65,7 @@ def compare(
         for name, way in ways.items():
             # OpenMP's threads of the call before spin for a while: let them go to sleep.
             time.sleep(0.05)
-            calls = 3 if name == "torch" else 9
+            calls = 1 if name == "torch" else 9
             times[name].append(best_ms(lambda way=way: sample_by(way, logits_RV, rows), calls))
     return {name: statistics.median(found) for name, found in times.items()}
 

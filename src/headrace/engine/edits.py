@@ -1,121 +1,78 @@
 """Scores before temperature: logit_bias, the three penalties, min_tokens, in this order.
 
 Invariant: an edit touches the entries it names and no others, and costs their number, not the
-vocabulary's. Shapes: R rows, V vocabulary, E edited entries.
+vocabulary's. In float32, as the logits are. Shapes: E edited entries of one row, H of them of its
+history.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from headrace.engine.sample_rows import History, SampleRow
 
 
-def edits(row: SampleRow) -> bool:
+def has_edits(row: SampleRow) -> bool:
     """Whether this row's scores are not simply its logits."""
     params = row.sampling
     return bool(
         params.logit_bias
-        or params.repetition_penalty != 1.0
-        or params.frequency_penalty != 0.0
-        or params.presence_penalty != 0.0
+        or History.read_by(params)
         or (row.position < params.min_tokens and row.end_ids)
     )
 
 
-def apply_edits(scores_RV: Tensor, rows: Sequence[SampleRow]) -> None:
-    """Make logits the scores that tokens are drawn from, in place."""
-    for wanted, apply in (
-        (_wants_bias, _add_bias),
-        (_wants_repetition, _penalize_repetition),
-        (_wants_counts, _penalize_counts),
-        (_wants_min_tokens, _forbid_ends),
-    ):
-        picks = [r for r, row in enumerate(rows) if wanted(row)]
-        if picks:
-            apply(scores_RV, rows, picks)
+class RowEdits:
+    """What changes in one row of logits: first which entries, then, given their logits, to what."""
 
+    def __init__(self, row: SampleRow) -> None:
+        params = row.sampling
+        self._row = row
+        self._history: History | None = None
+        if History.read_by(params):
+            assert row.history is not None, "a row with penalties comes with its history"
+            self._history = row.history
+        others: dict[int, int] = {}
+        self._bias_at = self._places([token for token, _ in params.logit_bias], others)
+        ends = row.end_ids if row.position < params.min_tokens else ()
+        self._ends_at = self._places(ends, others)
+        named = np.fromiter(others, dtype=np.int64, count=len(others))
+        self.ids_E: NDArray[np.int64] = (
+            named if self._history is None else np.concatenate((self._history.ids, named))
+        )
+        """Distinct."""
 
-def _wants_bias(row: SampleRow) -> bool:
-    return bool(row.sampling.logit_bias)
+    def _places(self, tokens: Sequence[int], others: dict[int, int]) -> list[int]:
+        """Where in `ids_E` each of the tokens is: the history's first, then the others."""
+        history = self._history
+        if history is None:
+            return [others.setdefault(token, len(others)) for token in tokens]
+        size = len(history.ids)
+        places: list[int] = []
+        for token in tokens:
+            at = history.slot(token)
+            places.append(others.setdefault(token, size + len(others)) if at is None else at)
+        return places
 
+    def apply(self, x_E: NDArray[np.float32]) -> None:
+        """Make the logits of `ids_E` their scores, in place; they may become infinite or NaN."""
+        params = self._row.sampling
+        with np.errstate(all="ignore"):
+            if self._bias_at:
+                bias = np.array([bias for _, bias in params.logit_bias]).astype(np.float32)
+                np.add.at(x_E, self._bias_at, bias)
+            if self._history is not None:
+                self._penalize(x_E[: len(self._history.ids)], self._history)
+            if self._ends_at:
+                x_E[self._ends_at] = -np.inf
 
-def _wants_repetition(row: SampleRow) -> bool:
-    return row.sampling.repetition_penalty != 1.0
-
-
-def _wants_counts(row: SampleRow) -> bool:
-    return row.sampling.frequency_penalty != 0.0 or row.sampling.presence_penalty != 0.0
-
-
-def _wants_min_tokens(row: SampleRow) -> bool:
-    return row.position < row.sampling.min_tokens and len(row.end_ids) > 0
-
-
-def _add_bias(scores_RV: Tensor, rows: Sequence[SampleRow], picks: Sequence[int]) -> None:
-    entries = [(r, token, bias) for r in picks for token, bias in rows[r].sampling.logit_bias]
-    row_E, id_E, bias_E = zip(*entries, strict=True)
-    where = _where(scores_RV, row_E, id_E)
-    scores_RV.index_put_(where, _floats(scores_RV, bias_E), accumulate=True)
-
-
-def _penalize_repetition(
-    scores_RV: Tensor, rows: Sequence[SampleRow], picks: Sequence[int]
-) -> None:
-    def penalties(row: SampleRow, history: History) -> NDArray[np.float32]:
-        return np.full(len(history.ids), row.sampling.repetition_penalty, dtype=np.float32)
-
-    where, penalty_E = _history_entries(scores_RV, rows, picks, penalties)
-    x_E = scores_RV[where]
-    scores_RV[where] = torch.where(x_E > 0, x_E / penalty_E, x_E * penalty_E)
-
-
-def _penalize_counts(scores_RV: Tensor, rows: Sequence[SampleRow], picks: Sequence[int]) -> None:
-    def penalties(row: SampleRow, history: History) -> NDArray[np.float32]:
-        frequency = np.float32(row.sampling.frequency_penalty)
-        presence = np.float32(row.sampling.presence_penalty)
-        return frequency * history.counts + presence * (history.counts > 0)
-
-    where, penalty_E = _history_entries(scores_RV, rows, picks, penalties)
-    scores_RV[where] -= penalty_E
-
-
-def _forbid_ends(scores_RV: Tensor, rows: Sequence[SampleRow], picks: Sequence[int]) -> None:
-    entries = [(r, token) for r in picks for token in rows[r].end_ids]
-    row_E, id_E = zip(*entries, strict=True)
-    scores_RV[_where(scores_RV, row_E, id_E)] = -torch.inf
-
-
-def _history_entries(
-    scores_RV: Tensor,
-    rows: Sequence[SampleRow],
-    picks: Sequence[int],
-    penalties: Callable[[SampleRow, History], NDArray[np.float32]],
-) -> tuple[tuple[Tensor, Tensor], Tensor]:
-    row_parts: list[NDArray[np.int64]] = []
-    id_parts: list[NDArray[np.int64]] = []
-    penalty_parts: list[NDArray[np.float32]] = []
-    for r in picks:
-        history = rows[r].history
-        assert history is not None, "a row with penalties comes with its history"
-        row_parts.append(np.full(len(history.ids), r, dtype=np.int64))
-        id_parts.append(history.ids)
-        penalty_parts.append(penalties(rows[r], history))
-    where = _where(scores_RV, np.concatenate(row_parts), np.concatenate(id_parts))
-    return where, _floats(scores_RV, np.concatenate(penalty_parts))
-
-
-def _where(
-    scores_RV: Tensor,
-    row_E: Sequence[int] | NDArray[np.int64],
-    id_E: Sequence[int] | NDArray[np.int64],
-) -> tuple[Tensor, Tensor]:
-    device = scores_RV.device
-    return torch.as_tensor(row_E, device=device), torch.as_tensor(id_E, device=device)
-
-
-def _floats(scores_RV: Tensor, values_E: Sequence[float] | NDArray[np.float32]) -> Tensor:
-    return torch.as_tensor(values_E, dtype=scores_RV.dtype, device=scores_RV.device)
+    def _penalize(self, x_H: NDArray[np.float32], history: History) -> None:
+        params = self._row.sampling
+        repetition = np.float32(params.repetition_penalty)
+        if repetition != 1.0:
+            x_H[:] = np.where(x_H > 0, x_H / repetition, x_H * repetition)
+        if params.frequency_penalty != 0.0 or params.presence_penalty != 0.0:
+            counts = history.counts
+            x_H -= np.float32(params.frequency_penalty) * counts
+            x_H -= np.float32(params.presence_penalty) * (counts > 0)

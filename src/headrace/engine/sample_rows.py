@@ -58,6 +58,10 @@ class History:
             self._ids[slot] = token
         self._counts[slot] += 1
 
+    def slot(self, token: int) -> int | None:
+        """Where in `ids` a token is."""
+        return self._slots.get(token)
+
     @property
     def ids(self) -> NDArray[np.int64]:
         """Distinct tokens, in order of first sight; a view."""

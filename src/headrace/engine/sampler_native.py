@@ -1,16 +1,18 @@
 """Tokens and log-probabilities by the native kernels: what `sampler_torch` computes, far faster.
 
-Only rows with edits are copied; the others are read where the model left them. Shapes: R rows, V
-vocabulary, E rows with edits.
+Logits are read where the model left them; edits are in them during the call only. Shapes: R rows, V
+vocabulary, E edited entries of a row.
 """
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
-from headrace.engine.edits import apply_edits, edits
+from headrace.engine.edits import RowEdits, has_edits
 from headrace.engine.sample_rows import SampleRow
 from headrace.kernels import sampling
 from headrace.kernels.library import Library
@@ -28,16 +30,8 @@ class NativeSampling:
 
     def draw(self, logits_RV: Tensor, rows: Sequence[SampleRow]) -> list[int]:
         """A token a row, or `NOT_FINITE` or `NOTHING_LEFT`."""
-        edited = [r for r, row in enumerate(rows) if edits(row)]
-        if not edited:
-            rules = [_rule(row, 0) for row in rows]
-            return sampling.sample(self._library, self._pool, logits_RV, rules)
-        with torch.inference_mode():
-            scores_EV = logits_RV[edited]
-            apply_edits(scores_EV, [rows[r] for r in edited])
-        first, step = scores_EV.data_ptr(), scores_EV.stride(0) * scores_EV.element_size()
-        address = {r: first + e * step for e, r in enumerate(edited)}
-        rules = [_rule(row, address.get(r, 0)) for r, row in enumerate(rows)]
+        edited = {r: _edited(logits_RV, r, row) for r, row in enumerate(rows) if has_edits(row)}
+        rules = [_rule(row, edited.get(r, _NO_EDITS)) for r, row in enumerate(rows)]
         return sampling.sample(self._library, self._pool, logits_RV, rules)
 
     def score(
@@ -57,10 +51,31 @@ class NativeSampling:
         ]
 
 
-def _rule(row: SampleRow, scores: int) -> bytes:
+class _Scores(NamedTuple):
+    """A row's edited entries, in memory that outlives the call."""
+
+    ids_E: NDArray[np.int64]
+    scores_E: NDArray[np.float32]
+
+
+_NO_EDITS = _Scores(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32))
+
+
+def _edited(logits_RV: Tensor, r: int, row: SampleRow) -> _Scores:
+    edits = RowEdits(row)
+    x_V: NDArray[np.float32] = logits_RV[r].numpy()
+    scores_E = x_V[edits.ids_E]
+    edits.apply(scores_E)
+    return _Scores(edits.ids_E, scores_E)
+
+
+def _rule(row: SampleRow, edited: _Scores) -> bytes:
     params = row.sampling
+    count = len(edited.ids_E)
     return sampling.rule(
-        scores=scores,
+        edit_ids=edited.ids_E.ctypes.data if count else 0,
+        edit_scores=edited.scores_E.ctypes.data if count else 0,
+        edits=count,
         temperature=params.temperature,
         top_p=params.top_p,
         min_p=params.min_p,

@@ -7,11 +7,12 @@ its tests compare the two. Shapes: R rows, V vocabulary, C candidates.
 
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from headrace.engine.draws import uniform
-from headrace.engine.edits import apply_edits, edits
+from headrace.engine.edits import RowEdits, has_edits
 from headrace.engine.sample_rows import SampleRow
 from headrace.kernels.sampling import NOT_FINITE, NOTHING_LEFT
 from headrace.types import TokenLogprob
@@ -28,10 +29,7 @@ class TorchSampling:
     @torch.inference_mode()
     def draw(self, logits_RV: Tensor, rows: Sequence[SampleRow]) -> list[int]:
         """A token a row, or `NOT_FINITE` or `NOTHING_LEFT`."""
-        scores_RV = logits_RV
-        if any(map(edits, rows)):
-            scores_RV = logits_RV.clone()
-            apply_edits(scores_RV, rows)
+        scores_RV = _edited(logits_RV, rows)
         best_R, token_R = scores_RV.max(dim=-1)
         random = [r for r, row in enumerate(rows) if row.sampling.temperature > 0.0]
         if random:
@@ -48,6 +46,25 @@ class TorchSampling:
         if not bool(_finite(logits_RV).all()):
             return None
         return list(_logprobs(logits_RV, targets, tops))
+
+
+def _edited(logits_RV: Tensor, rows: Sequence[SampleRow]) -> Tensor:
+    """The scores after every edit; logits_RV itself where no row has one."""
+    found = {r: RowEdits(row) for r, row in enumerate(rows) if has_edits(row)}
+    if not found:
+        return logits_RV
+    device = logits_RV.device
+    counts = torch.tensor([len(edits.ids_E) for edits in found.values()])
+    row_E = torch.tensor(list(found)).repeat_interleave(counts).to(device)
+    id_E = torch.from_numpy(np.concatenate([edits.ids_E for edits in found.values()])).to(device)
+    x_E = logits_RV[row_E, id_E].cpu().numpy()
+    start = 0
+    for edits in found.values():
+        edits.apply(x_E[start : start + len(edits.ids_E)])
+        start += len(edits.ids_E)
+    scores_RV = logits_RV.clone()
+    scores_RV[row_E, id_E] = torch.from_numpy(x_E).to(device)
+    return scores_RV
 
 
 def _finite(x_RV: Tensor) -> Tensor:

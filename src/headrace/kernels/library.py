@@ -13,7 +13,7 @@ from ctypes import POINTER, c_char_p, c_double, c_float, c_int, c_int32, c_int64
 from dataclasses import dataclass
 from pathlib import Path
 
-ABI = 1
+ABI = 2
 """HR_ABI of native/headrace.h that the declarations below are written for."""
 
 _X86 = ("x86_64", "AMD64")

@@ -22,7 +22,7 @@ NOT_FINITE = -1
 NOTHING_LEFT = -2
 """Instead of a token: no score is finite after the edits."""
 
-_RULE = struct.Struct("=QdddQQQq")
+_RULE = struct.Struct("=QQqdddQQQq")
 _MASK = (1 << 64) - 1
 _I, _P = c_int, c_void_p
 
@@ -52,7 +52,9 @@ def fits(logits_RV: Tensor) -> bool:
 
 def rule(
     *,
-    scores: int,
+    edit_ids: int,
+    edit_scores: int,
+    edits: int,
     temperature: float,
     top_p: float,
     min_p: float,
@@ -61,16 +63,25 @@ def rule(
     choice: int,
     position: int,
 ) -> bytes:
-    """One row's `hr_sample_row`; `scores` is the address of its edited scores, 0 = the logits."""
+    """One row's `hr_sample_row`; `edit_ids` (int64) and `edit_scores` (float32) are addresses."""
     return _RULE.pack(
-        scores, temperature, top_p, min_p, seed & _MASK, choice, position, max(0, top_k)
+        edit_ids,
+        edit_scores,
+        edits,
+        temperature,
+        top_p,
+        min_p,
+        seed & _MASK,
+        choice,
+        position,
+        max(0, top_k),
     )
 
 
 def sample(
     library: Library, pool: Pool | None, logits_RV: Tensor, rules: Sequence[bytes]
 ) -> list[int]:
-    """A token a row, or `NOT_FINITE` or `NOTHING_LEFT`."""
+    """A token a row, or `NOT_FINITE` or `NOTHING_LEFT`; the logits stay as they were."""
     rows, vocab = logits_RV.shape
     tokens = (c_int32 * rows)()
     check(

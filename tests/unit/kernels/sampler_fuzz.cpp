@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <cstring>
+#include <numeric>
 #include <random>
 #include <vector>
 
@@ -34,14 +36,20 @@ static void fill(std::vector<float>& x, float spread) {
 static int one_call(hr_pool* pool, int vocab) {
   int rows = 1 + draws() % 5;
   int64_t ld = vocab + draws() % 3;
-  std::vector<float> x((rows - 1) * ld + vocab), edited(vocab);
+  std::vector<float> x((rows - 1) * ld + vocab), scores(1 + draws() % vocab);
   fill(x, std::pow(10.f, (float)(draws() % 6) - 3));
-  fill(edited, 1.f);
-  if (draws() % 5 == 0) std::fill(edited.begin(), edited.end(), -INFINITY);
+  fill(scores, 1.f);
+  if (draws() % 5 == 0) std::fill(scores.begin(), scores.end(), -INFINITY);
+  std::vector<int64_t> ids(vocab);
+  std::iota(ids.begin(), ids.end(), 0);
+  std::shuffle(ids.begin(), ids.end(), draws);
+  std::vector<float> before = x;
 
   std::vector<hr_sample_row> rules(rows);
   for (auto& rule : rules)
-    rule = {draws() % 3 ? nullptr : edited.data(),
+    rule = {ids.data(),
+            scores.data(),
+            draws() % 3 ? 0 : (int64_t)scores.size(),
             any(kTemperatures),
             any(kTopP),
             any(kMinP),
@@ -53,6 +61,7 @@ static int one_call(hr_pool* pool, int vocab) {
   if (hr_sample(pool, rows, vocab, x.data(), ld, rules.data(), tokens.data())) return 1;
   for (int token : tokens)
     if (token < HR_NOTHING_LEFT || token >= vocab) return 2;
+  if (memcmp(x.data(), before.data(), x.size() * sizeof(float))) return 4;
 
   std::vector<int32_t> targets(rows), tops(rows);
   int width = 0;
@@ -62,9 +71,9 @@ static int one_call(hr_pool* pool, int vocab) {
     width = std::max(width, tops[r]);
   }
   std::vector<double> own(rows), best(rows * width);
-  std::vector<int32_t> ids(rows * width);
+  std::vector<int32_t> best_ids(rows * width);
   if (hr_sample_logprobs(pool, rows, vocab, x.data(), ld, targets.data(), tops.data(), width,
-                         own.data(), ids.data(), best.data()))
+                         own.data(), best_ids.data(), best.data()))
     return 3;
   return 0;
 }

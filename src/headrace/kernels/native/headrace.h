@@ -11,7 +11,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define HR_ABI 1
+#define HR_ABI 2
 
 #pragma GCC visibility push(default)
 #ifdef __cplusplus

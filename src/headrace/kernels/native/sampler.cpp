@@ -16,6 +16,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <bit>
 #include <cfloat>
 #include <cmath>
 #include <limits>
@@ -33,10 +34,6 @@ constexpr int kBins = 2048;     // of the histogram, equally wide in score
 constexpr int kFew = 512;       // candidates that are simply sorted
 constexpr double kDeep = 40.0;  // e^-40 of the best is beyond float64's sight: one bin for all below
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
-
-typedef double D8 __attribute__((vector_size(64)));
-typedef uint64_t U8 __attribute__((vector_size(64)));
-typedef float F8 __attribute__((vector_size(32)));
 
 struct Row {
   const float* x;
@@ -111,12 +108,41 @@ void scan(Pool* pool, const Row& row, Scan& out) {
   }
 }
 
-// Edited scores may be minus infinity, where a token is forbidden, but not NaN.
-bool has_nan(const Row& row) {
-  int found = 0;
-  for (int i = 0; i < row.size; i++) found |= row.x[i] != row.x[i];
-  return found;
-}
+// A row's edits, in its logits while this lives; `seen` follows them.
+class Edited {
+ public:
+  Edited(const hr_sample_row& rule, float* x, std::vector<float>& kept) : rule_(rule), x_(x), kept_(kept) {
+    kept_.resize(rule.edits);
+    for (int64_t e = 0; e < rule.edits; e++) {
+      kept_[e] = x[rule.edit_ids[e]];
+      x[rule.edit_ids[e]] = rule.edit_scores[e];
+    }
+  }
+  ~Edited() {
+    for (int64_t e = 0; e < rule_.edits; e++) x_[rule_.edit_ids[e]] = kept_[e];
+  }
+  Edited(const Edited&) = delete;
+  Edited& operator=(const Edited&) = delete;
+
+  // False where an edit is NaN.
+  bool update(const Row& row, Scan& seen) const {
+    for (int64_t e = 0; e < rule_.edits; e++) {
+      float score = rule_.edit_scores[e];
+      if (score != score) return false;
+      int tile = (int)(rule_.edit_ids[e] / kTile);
+      const float* from = row.x + (int64_t)tile * kTile;
+      seen.tops[tile] = *std::max_element(from, from + row.entries(tile));
+      seen.extent.min = std::min(seen.extent.min, score);
+    }
+    seen.extent.max = *std::max_element(seen.tops.begin(), seen.tops.end());
+    return true;
+  }
+
+ private:
+  const hr_sample_row& rule_;
+  float* x_;
+  std::vector<float>& kept_;
+};
 
 int32_t argmax(const Row& row, const Scan& seen) {
   int tile = 0;
@@ -128,23 +154,41 @@ int32_t argmax(const Row& row, const Scan& seen) {
 
 // --- weights ---------------------------------------------------------------------------------------
 
-// e^x in place, for x <= 0: exactly 1 at 0, exactly 0 below -708, elsewhere within about an ulp.
-// Cody-Waite reduction by ln 2 in two parts (fdlibm's), Taylor's series to r^13 on |r| < 0.35.
-HR_INLINE void exponential(D8& x) {
-  static const double kTaylor[] = {1.0 / 6227020800, 1.0 / 479001600, 1.0 / 39916800, 1.0 / 3628800,
-                                   1.0 / 362880,     1.0 / 40320,     1.0 / 5040,     1.0 / 720,
-                                   1.0 / 120,        1.0 / 24,        1.0 / 6,        0.5,
-                                   1.0,              1.0};
+// a * b + c, rounded once where that is one instruction.
+HR_INLINE double fused(double a, double b, double c) {
+#ifdef __FP_FAST_FMA
+  return __builtin_fma(a, b, c);
+#else
+  return a * b + c;
+#endif
+}
+
+// e^x for x <= 0: exactly 1 at 0, exactly 0 below -708, elsewhere within about an ulp. Cody-Waite
+// reduction by ln 2 in two parts (fdlibm's), Taylor's series to r^13 on |r| < 0.35. No branches, so
+// that a loop over it becomes vector code.
+HR_INLINE double exponential(double x) {
   const double magic = 0x1.8p52;  // adding it rounds to whole numbers, in the lowest bits
-  D8 shifted = x * 1.44269504088896338700 + magic;
-  D8 n = shifted - magic;
-  D8 r = x - n * 6.93147180369123816490e-01;
-  r = r - n * 1.90821492927058770002e-10;
-  D8 p = r * kTaylor[0] + kTaylor[1];
-  HR_UNROLL
-  for (int i = 2; i < 14; i++) p = p * r + kTaylor[i];
-  D8 result = (D8)((U8)p + ((U8)shifted << 52));  // p * 2^n
-  x = x < -708.0 ? D8{} : result;
+  double shifted = fused(x, 1.44269504088896338700, magic);
+  double n = shifted - magic;
+  double r = fused(n, -6.93147180369123816490e-01, x);
+  r = fused(n, -1.90821492927058770002e-10, r);
+  double p = 1.0 / 6227020800;
+  p = fused(p, r, 1.0 / 479001600);
+  p = fused(p, r, 1.0 / 39916800);
+  p = fused(p, r, 1.0 / 3628800);
+  p = fused(p, r, 1.0 / 362880);
+  p = fused(p, r, 1.0 / 40320);
+  p = fused(p, r, 1.0 / 5040);
+  p = fused(p, r, 1.0 / 720);
+  p = fused(p, r, 1.0 / 120);
+  p = fused(p, r, 1.0 / 24);
+  p = fused(p, r, 1.0 / 6);
+  p = fused(p, r, 0.5);
+  p = fused(p, r, 1.0);
+  p = fused(p, r, 1.0);
+  uint64_t power = std::bit_cast<uint64_t>(shifted) << 52;  // n in the place of an exponent
+  double result = std::bit_cast<double>(std::bit_cast<uint64_t>(p) + power);
+  return x < -708.0 ? 0.0 : result;
 }
 
 struct Weigher {
@@ -155,26 +199,20 @@ struct Weigher {
 // Weights of 64 scores. One copy of the code, so that an entry's weight is the same bits wherever it
 // is asked for.
 __attribute__((noinline)) void weigh(const Weigher& by, const float* x, double* w) {
-  for (int i = 0; i < kTile; i += 8) {
-    F8 v;
-    memcpy(&v, x + i, sizeof v);
-    D8 d = (__builtin_convertvector(v, D8) - by.max) / by.temperature;
-    exponential(d);
-    d = d < by.least ? D8{} : d;
-    memcpy(w + i, &d, sizeof d);
+  const double max = by.max, temperature = by.temperature, least = by.least;
+  for (int i = 0; i < kTile; i++) {
+    double weight = exponential(((double)x[i] - max) / temperature);
+    w[i] = weight < least ? 0.0 : weight;
   }
 }
 
 double total(const double* w) {
-  D8 sum = {};
-  for (int i = 0; i < kTile; i += 8) {
-    D8 v;
-    memcpy(&v, w + i, sizeof v);
-    sum += v;
-  }
-  double t = 0.0;
-  for (int i = 0; i < 8; i++) t += sum[i];
-  return t;
+  double lanes[8] = {};
+  for (int i = 0; i < kTile; i += 8)
+    for (int lane = 0; lane < 8; lane++) lanes[lane] += w[i + lane];
+  double sum = 0.0;
+  for (double lane : lanes) sum += lane;
+  return sum;
 }
 
 // Weights of any number of scores that lie one after the other.
@@ -226,7 +264,8 @@ HR_INLINE float score_of(uint64_t key) {
 
 // Work memory of one thread's row; kept, because it is megabytes and comes again each step.
 struct Work {
-  Scan raw, edited;
+  Scan seen;
+  std::vector<float> kept;
   std::vector<float> bounds, scores;
   std::vector<double> weights;
   Keys keys;
@@ -514,33 +553,29 @@ int32_t draw(Pool* pool, const Row& row, const Scan& seen, const hr_sample_row& 
   return draw_unordered(pool, row, by, u);
 }
 
-int32_t sample(Pool* pool, const Row& logits, const hr_sample_row& rule, Work& work) {
-  scan(pool, logits, work.raw);
-  if (!work.raw.extent.finite) return HR_NOT_FINITE;
-  Row row = logits;
-  const Scan* seen = &work.raw;
-  if (rule.scores) {
-    row.x = rule.scores;
-    scan(pool, row, work.edited);
-    seen = &work.edited;
-    if (has_nan(row)) return HR_NOTHING_LEFT;
-  }
-  if (!std::isfinite(seen->extent.max)) return HR_NOTHING_LEFT;
-  return rule.temperature > 0.0 ? draw(pool, row, *seen, rule, work) : argmax(row, *seen);
+int32_t sample(Pool* pool, float* logits, int vocab, const hr_sample_row& rule, Work& work) {
+  Row row{logits, vocab};
+  Scan& seen = work.seen;
+  scan(pool, row, seen);
+  if (!seen.extent.finite) return HR_NOT_FINITE;
+  Edited edited(rule, logits, work.kept);
+  if (rule.edits && !edited.update(row, seen)) return HR_NOTHING_LEFT;
+  if (!std::isfinite(seen.extent.max)) return HR_NOTHING_LEFT;
+  return rule.temperature > 0.0 ? draw(pool, row, seen, rule, work) : argmax(row, seen);
 }
 
 // --- log-probabilities -------------------------------------------------------------------------------
 
 double logprobs(Pool* pool, const Row& row, int32_t target, int tops, int32_t* ids, double* best,
                 Work& work) {
-  scan(pool, row, work.raw);
-  if (!work.raw.extent.finite) return std::numeric_limits<double>::quiet_NaN();
-  double masses[kSegments], mass = 0.0, max = work.raw.extent.max;
+  scan(pool, row, work.seen);
+  if (!work.seen.extent.finite) return std::numeric_limits<double>::quiet_NaN();
+  double masses[kSegments], mass = 0.0, max = work.seen.extent.max;
   weigh_segments(pool, row, {max, 1.0}, masses);
   for (double part : masses) mass += part;
   double log_mass = std::log(mass);
   if (tops > 0) {
-    find_best(row, work.raw, std::min(tops, row.size), work);
+    find_best(row, work.seen, std::min(tops, row.size), work);
     for (size_t i = 0; i < work.keys.size(); i++) {
       ids[i] = id_of(work.keys[i]);
       best[i] = score_of(work.keys[i]) - max - log_mass;
@@ -578,13 +613,16 @@ thread_local Work of_thread;
 
 extern "C" {
 
-int hr_sample(hr_pool* pool, int rows, int vocab, const float* logits, int64_t ld,
+int hr_sample(hr_pool* pool, int rows, int vocab, float* logits, int64_t ld,
               const hr_sample_row* row, int32_t* tokens) {
   if (rows < 0 || vocab < 1 || ld < vocab) return HR_ESHAPE;
+  for (int r = 0; r < rows; r++)
+    for (int64_t e = 0; e < row[r].edits; e++)
+      if (row[r].edit_ids[e] < 0 || row[r].edit_ids[e] >= vocab) return HR_ESHAPE;
   int64_t entries = 0;
   for (int r = 0; r < rows; r++) entries += readings(row[r], vocab);
   each_row(pool_of(pool), rows, entries, [&](Pool* inside, int r) {
-    tokens[r] = sample(inside, {logits + r * ld, vocab}, row[r], of_thread);
+    tokens[r] = sample(inside, logits + r * ld, vocab, row[r], of_thread);
   });
   return HR_OK;
 }

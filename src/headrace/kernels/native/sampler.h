@@ -9,11 +9,13 @@
 enum { HR_NOT_FINITE = -1, HR_NOTHING_LEFT = -2 };  // in place of a token
 
 typedef struct {
-  const float* scores;      // [vocab], the logits after edits; null = the logits themselves
-  double temperature;       // 0 = argmax, and nothing below counts
-  double top_p, min_p;      // 1 and 0 = off
+  const int64_t* edit_ids;  // [edits], distinct: entries whose score is not their logit
+  const float* edit_scores;  // [edits]; minus infinity forbids a token
+  int64_t edits;
+  double temperature;   // 0 = argmax, and nothing below counts
+  double top_p, min_p;  // 1 and 0 = off
   uint64_t seed, choice, position;  // name the draw
-  int64_t top_k;            // 0 = off
+  int64_t top_k;                    // 0 = off
 } hr_sample_row;
 
 #pragma GCC visibility push(default)
@@ -21,8 +23,9 @@ typedef struct {
 extern "C" {
 #endif
 
-// tokens[r]: drawn from row r of logits [rows, vocab], whose rows are ld floats apart.
-int hr_sample(hr_pool*, int rows, int vocab, const float* logits, int64_t ld, const hr_sample_row* row,
+// tokens[r]: drawn from row r of logits [rows, vocab], whose rows are ld floats apart. A row's edits
+// are written into it and taken back before this returns.
+int hr_sample(hr_pool*, int rows, int vocab, float* logits, int64_t ld, const hr_sample_row* row,
               int32_t* tokens);
 
 // Log-softmax of each row at targets[r], and of its tops[r] <= width best entries, best first, equal
