@@ -60,7 +60,9 @@ def quantize_activations(x_MI: Tensor, group: int) -> Quantized:
     """Rows to int8, each group against its largest magnitude; NaN where that is not finite."""
     x_MGJ = _grouped(x_MI.float(), group)
     largest_MG1 = x_MGJ.abs().amax(-1, keepdim=True)
-    by_MG1 = torch.where(largest_MG1 > TINY, 127 / largest_MG1, 0.0)
+    # A tensor: torch takes a number over a tensor as a reciprocal and a product, rounded twice.
+    most = torch.tensor(127.0)
+    by_MG1 = torch.where(largest_MG1 > TINY, most / largest_MG1, 0.0)
     scale_MG1 = torch.where(by_MG1 == 0, 0.0, largest_MG1 / 127)
     scale_MG1 = scale_MG1.where(largest_MG1.isfinite(), torch.nan)
     q_MGJ = (x_MGJ * by_MG1).round().nan_to_num(0, 0, 0).to(torch.int8)

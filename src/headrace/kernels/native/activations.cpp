@@ -11,6 +11,9 @@
 namespace hr {
 namespace {
 
+constexpr int kPiece = 512;      // columns of a part, where blocks alone are too few to share out
+constexpr int kManyBlocks = 16;
+
 struct Block {
   uint8_t* data;
   int width, row;  // row: which of the block's
@@ -66,9 +69,16 @@ void Activations::shape(int rows, const hr_matrix& matrix) {
   rows_ = rows;
   int width = form_.quantized() ? kWidthQuantized : kWidthBf16;
   blocks_ = std::max(1, (rows + width - 1) / width);
+  pieces_ = blocks_ >= kManyBlocks ? 1 : (form_.cols + kPiece - 1) / kPiece;
   row_bytes_ = form_.quantized() ? (int64_t)form_.groups() * (form_.group + 8)
                                  : (int64_t)form_.pairs() * 4;
   memory_.reserve(rows * row_bytes_);
+}
+
+Activations::Part Activations::part(int number) const {
+  int block = number / pieces_, from = number % pieces_ * kPiece;
+  int count = pieces_ == 1 ? form_.cols : std::min(kPiece, form_.cols - from);
+  return {first_row(block), first_row(block + 1), from, count};
 }
 
 void Activations::put(int row, int from, int count, const float* x) {

@@ -68,39 +68,56 @@ struct Work {
 
   void layer(int number, std::atomic<int>* next, int thread) {
     const hr_layer& l = model.layer[number];
-    const int inner = model.inner, count = rows();
+    const int inner = model.inner;
     Form& form = buffers.form;
     float* stream = buffers.stream.data();
-    float* one_row = buffers.row(thread);
+    float* piece = buffers.row(thread);
     reshape(number, thread);
-    share(*next++, count, [&](int row) { pack_normed(row, l.attention_norm, one_row, form.qkv); });
+    pack(*next++, form.qkv, [&](int row, int from, int count) {
+      return normed(row, l.attention_norm, from, count, piece);
+    });
     product(*next++, l.qkv, form.qkv, buffers.qkv.data(), false);
     int turned = model.heads + model.kv_heads;
-    share(*next++, count * turned, [&](int i) { place(l, i / turned, i % turned); });
+    share(*next++, rows() * turned, [&](int i) { place(l, i / turned, i % turned); });
     float* attended = buffers.attended.data();
     AttendCall call{l.kv, spans, attention.plan, model.heads, model.attention_scale, l.window,
                     buffers.qkv.data(), qkv_width(), attended, attended_width()};
     attend(call, *next++, *attention.workspaces[thread]);
     pool.barrier();
-    share(*next++, count,
-          [&](int row) { form.out.put(row, attended + (int64_t)row * attended_width()); });
+    pack(*next++, form.out, [&](int row, int from, int) {
+      return attended + (int64_t)row * attended_width() + from;
+    });
     product(*next++, l.out, form.out, stream, true);
-    share(*next++, count,
-          [&](int row) { pack_normed(row, l.feed_forward_norm, one_row, form.gate_up); });
+    pack(*next++, form.gate_up, [&](int row, int from, int count) {
+      return normed(row, l.feed_forward_norm, from, count, piece);
+    });
     float* gate_up = buffers.gate_up.data();
     product(*next++, l.gate_up, form.gate_up, gate_up, false);
-    share(*next++, count, [&](int row) {
-      const float* gate = gate_up + (int64_t)row * 2 * inner;
-      silu_multiply(gate, gate + inner, inner, one_row);
-      form.down.put(row, one_row);
+    pack(*next++, form.down, [&](int row, int from, int count) {
+      const float* gate = gate_up + (int64_t)row * 2 * inner + from;
+      silu_multiply(gate, gate + inner, count, piece);
+      return piece;
     });
     product(*next++, l.down, form.down, stream, true);
   }
 
-  void pack_normed(int row, const float* norm, float* one_row, Activations& x) {
-    rms_norm(buffers.stream.data() + (int64_t)row * model.width, norm, model.width, model.eps,
-             one_row);
-    x.put(row, one_row);
+  // values(row, from, count), computed for some columns of a row, become what a product reads.
+  template <class Values>
+  void pack(std::atomic<int>& next, Activations& x, const Values& values) {
+    share(next, x.parts(), [&](int number) {
+      Activations::Part part = x.part(number);
+      for (int row = part.first_row; row < part.last_row; row++) {
+        x.put(row, part.from, part.count, values(row, part.from, part.count));
+      }
+    });
+  }
+
+  // Some columns of a row of the stream, normed: the factor is computed again for each such piece,
+  // which costs less than the threads waiting for one of them.
+  const float* normed(int row, const float* norm, int from, int count, float* out) const {
+    const float* x = buffers.stream.data() + (int64_t)row * model.width;
+    scale_row(x + from, rms_factor(x, model.width, model.eps), norm + from, count, out);
+    return out;
   }
 
   // Activations have the form their matrix reads. It is given at the first layer, and again where a

@@ -22,8 +22,8 @@ HR_INLINE F power2(F x) {
   return scale2(p, whole);
 }
 
-// y = x / sqrt(mean(x^2) + eps) * weight; y may be x. Also a head's q or k norm, n = head_dim.
-HR_INLINE void rms_norm(const float* x, const float* weight, int n, float eps, float* y) {
+// 1 / sqrt(mean(x^2) + eps), in every lane.
+HR_INLINE F rms_factor(const float* x, int n, float eps) {
   int whole = n & ~15, rest = n - whole;
   F squares = zero();
   for (int i = 0; i < whole; i += 16) squares = fma(load(x + i), load(x + i), squares);
@@ -31,12 +31,22 @@ HR_INLINE void rms_norm(const float* x, const float* weight, int n, float eps, f
     F tail = load_some(x + whole, rest);
     squares = fma(tail, tail, squares);
   }
-  F by = set1(1.0f / std::sqrt(sum(squares) / (float)n + eps));
+  return set1(1.0f / std::sqrt(sum(squares) / (float)n + eps));
+}
+
+// y = x * by * weight; y may be x.
+HR_INLINE void scale_row(const float* x, F by, const float* weight, int n, float* y) {
+  int whole = n & ~15, rest = n - whole;
   for (int i = 0; i < whole; i += 16) store(y + i, mul(mul(load(x + i), by), load(weight + i)));
   if (rest) {
     F tail = mul(load_some(x + whole, rest), by);
     store_some(y + whole, mul(tail, load_some(weight + whole, rest)), rest);
   }
+}
+
+// y = x / sqrt(mean(x^2) + eps) * weight; y may be x. Also a head's q or k norm, n = head_dim.
+HR_INLINE void rms_norm(const float* x, const float* weight, int n, float eps, float* y) {
+  scale_row(x, rms_factor(x, n, eps), weight, n, y);
 }
 
 // Turns each pair (x[i], x[i + head_dim / 2]) of one head by its position's angle, in place;

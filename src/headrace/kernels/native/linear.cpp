@@ -254,8 +254,11 @@ int hr_linear(hr_pool* pool, hr_scratch* scratch, const hr_matrix* matrix, int m
   hr::Pool& threads = pool->threads;
   std::atomic<int> put{0}, next{0};
   threads.run([&](int) {
-    for (int row; (row = put.fetch_add(1, std::memory_order_relaxed)) < m;) {
-      activations.put(row, x + row * ldx);
+    for (int i; (i = put.fetch_add(1, std::memory_order_relaxed)) < activations.parts();) {
+      hr::Activations::Part part = activations.part(i);
+      for (int row = part.first_row; row < part.last_row; row++) {
+        activations.put(row, part.from, part.count, x + row * ldx + part.from);
+      }
     }
     threads.barrier();
     hr::multiply(next, threads.threads(), *matrix, activations, out, ldo, accumulate != 0);

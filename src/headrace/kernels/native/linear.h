@@ -2,7 +2,7 @@
 //
 //     x.shape(rows, matrix);                              // one thread; x: Activations
 //     pool.barrier();
-//     for my rows: x.put(row, values);                    // all threads
+//     for my i below x.parts(), for rows of x.part(i): x.put(row, from, count, values);
 //     pool.barrier();
 //     multiply(next, threads, matrix, x, out, ldo, accumulate);  // all threads; next at 0
 //     pool.barrier();
@@ -46,11 +46,18 @@ class Activations {
   // format, group and cols. Nothing of what was put before is kept.
   void shape(int rows, const hr_matrix& matrix);
 
-  // Row `row` becomes x[0 .. cols).
-  void put(int row, const float* x) { put(row, 0, form_.cols, x); }
+  // The work of putting all rows, in parts that different threads may do at once: some columns of one
+  // block's rows. Rows of a block lie side by side, so threads that took a row each would fight for
+  // the same cache lines.
+  struct Part {
+    int first_row, last_row;  // to but without the last
+    int from, count;          // columns
+  };
+  int parts() const { return blocks_ * pieces_; }
+  Part part(int number) const;
 
-  // Columns from .. from + count of it: `from` a multiple of 128, and so is `count`, but where it
-  // reaches the end. x is the first of those columns. Threads may share a row.
+  // Columns from .. from + count of a row, x being the first of them: `from` a multiple of 128, and so
+  // is `count`, but where it reaches the end.
   void put(int row, int from, int count, const float* x);
 
   int rows() const { return rows_; }
@@ -63,7 +70,7 @@ class Activations {
  private:
   Memory memory_;
   Tiles form_{};
-  int rows_ = 0, blocks_ = 1;
+  int rows_ = 0, blocks_ = 1, pieces_ = 1;
   int64_t row_bytes_ = 0;
 };
 
