@@ -2,13 +2,15 @@
 
     python bench/overhead.py                      # batch 1, 16, 64, 128; decode steps
     python bench/overhead.py --sampling chat      # real draws over 151,936 random logits
+    python bench/overhead.py --cold               # caches as a model leaves them
+    python bench/overhead.py --model PATH --quantization int8 --batch 16   # a real model
     python bench/overhead.py --out bench/results/NAME.json
 
 The whole worker runs as it is (frames in, scheduler, runner, sampler, commit, frames out over a
-socket that somebody reads), with a model that answers at once. Parts are timed by wrapping their
-functions, each without what it calls; the wrappers themselves cost about 0.3 us a call, and the
-row `step` is measured again without them. A step of the 0.6B shape at batch 16 takes about 40 ms
-here, so 3 % are 1,200 us.
+socket that somebody reads), with a model that answers at once unless one is given. Parts are timed
+by wrapping their functions, each without what it calls; the wrappers themselves cost about 0.3 us a
+call, and the whole step is measured without them. A step of the 0.6B shape at batch 16 takes about
+40 ms on two cores, so 3 % of it are 1,200 us.
 """
 
 import argparse
@@ -27,15 +29,17 @@ import numpy as np
 import torch
 
 from headrace.bench.results import write_result
-from headrace.config import EngineSettings
+from headrace.config import EngineSettings, ModelSettings
 from headrace.engine import runner, worker
 from headrace.engine.batch import Batch
 from headrace.engine.core import EngineCore
+from headrace.engine.loading import load_core
 from headrace.engine.scheduler import Scheduler
 from headrace.engine.threads import physical_cores
 from headrace.engine.worker import Link, Worker
 from headrace.kernels import sampling as kernels
 from headrace.kernels.native import Pool, library
+from headrace.kernels.native_decoder import NativeDecoder
 from headrace.model.config import ModelConfig
 from headrace.model.stack import Step
 from headrace.types import SamplingParams
@@ -57,13 +61,14 @@ while stream.recv(1 << 20):
 
 
 class NoModel:
-    """A `Stack` whose arithmetic takes no time."""
+    """A `Stack` whose arithmetic takes no time; `cold` reads as much memory as weights are."""
 
     name = "nothing"
     device = torch.device("cpu")
     context_tokens = 40_960
 
-    def __init__(self, batch: int, threads: int) -> None:
+    def __init__(self, batch: int, threads: int, *, cold: bool) -> None:
+        self._weights = np.ones(32 << 20 if cold else 0, dtype=np.int64)
         self.pool = Pool(threads) if library() else None
         self.config = ModelConfig(
             family="qwen3",
@@ -81,6 +86,7 @@ class NoModel:
         self._logits_RV = 2.5 * torch.randn(batch, VOCAB, generator=generator)
 
     def hidden(self, step: Step) -> torch.Tensor:
+        self._weights.sum()
         return self._hidden_TD[: len(step.ids_T)]
 
     def logits(self, hidden_RD: torch.Tensor) -> torch.Tensor:
@@ -138,29 +144,37 @@ def parts(watch: Stopwatch) -> None:
         (runner.Runner, "execute", "runner: glue"),
         (Batch, "lay_out", "runner: row layout"),
         (runner.Runner, "_sample", "sampler: rows"),
-        (runner, "sample", "sampler: glue"),
+        (runner, "sample_by", "sampler: glue"),
         (kernels, "sample", "sampler: tokens (kernel)"),
         (kernels, "logprobs", "sampler: log-probabilities (kernel)"),
-        (NoModel, "hidden", "model"),
-        (NoModel, "logits", "model"),
+        (NoModel, "hidden", "model (kernel)"),
+        (NoModel, "logits", "model (kernel)"),
+        (NativeDecoder, "hidden", "model (kernel)"),
+        (NativeDecoder, "logits", "model (kernel)"),
     ):
-        if hasattr(owner, name):
-            watch.wrap(owner, name, part)
+        watch.wrap(owner, name, part)
 
 
-def drive(batch: int, sampling: str, steps: int) -> tuple[Worker, "subprocess.Popen[bytes]"]:
-    """A worker to which `batch` requests were sent, and a process that reads its frames."""
+def make_core(batch: int, steps: int, model: ModelSettings | None, *, cold: bool) -> EngineCore:
+    settings = EngineSettings(block_tokens=BLOCK_TOKENS, max_batch_tokens=4096, prefix_cache=False)
+    if model is not None:
+        return load_core(Path(model.path), model, settings).core
     blocks = batch * (-(-(PROMPT_TOKENS + steps + 64) // BLOCK_TOKENS) + 1)
-    settings = EngineSettings(block_tokens=BLOCK_TOKENS, max_batch_tokens=4096)
-    core = EngineCore(NoModel(batch, physical_cores()), settings, blocks=blocks)
+    return EngineCore(NoModel(batch, physical_cores(), cold=cold), settings, blocks=blocks)
+
+
+def drive(
+    core: EngineCore, batch: int, sampling: str, steps: int
+) -> tuple[Worker, "subprocess.Popen[bytes]"]:
+    """A worker to which `batch` requests were sent, and a process that reads its frames."""
     ours, theirs = socket.socketpair()
-    engine = Worker(core, Link(theirs), drain_s=0.0, eos_ids=(VOCAB - 1,))
+    engine = Worker(core, Link(theirs), drain_s=0.0, eos_ids=())
     for at in range(batch):
-        prompt = tuple(np.random.default_rng(at).integers(0, VOCAB - 2, PROMPT_TOKENS).tolist())
+        ids = np.random.default_rng(at).integers(0, core.vocab_size, PROMPT_TOKENS)
         params = SamplingParams(
             seed=at, max_tokens=steps + 40, ignore_eos=True, **SAMPLING[sampling]
         )
-        engine._take(Submit(id=f"request-{at}#{at}", prompt=prompt, sampling=params))
+        engine._take(Submit(id=f"request-{at}#{at}", prompt=tuple(ids.tolist()), sampling=params))
     reader = subprocess.Popen(
         [sys.executable, "-c", READER, str(ours.fileno())], pass_fds=[ours.fileno()]
     )
@@ -176,10 +190,10 @@ def turn(engine: Worker) -> None:
         engine._report(engine._core.step())
 
 
-def measure(batch: int, sampling: str, steps: int) -> dict[str, Any]:
+def measure(core: EngineCore, batch: int, sampling: str, steps: int) -> dict[str, Any]:
     """Medians over steps: bare ones, then ones whose parts are timed."""
-    engine, reader = drive(batch, sampling, 3 * steps)
-    while engine._core.stats().running < batch:
+    engine, reader = drive(core, batch, sampling, 3 * steps)
+    while core.stats().running < batch:
         turn(engine)
     for _ in range(8):
         turn(engine)
@@ -194,6 +208,8 @@ def measure(batch: int, sampling: str, steps: int) -> dict[str, Any]:
         turn(engine)
         watch.lap()
     watch.unwrap()
+    while core.has_work:
+        turn(engine)
     engine._link.close()
     reader.wait(10)
     found = {part: statistics.median(laps) * 1e6 for part, laps in watch.laps_s.items()}
@@ -201,17 +217,22 @@ def measure(batch: int, sampling: str, steps: int) -> dict[str, Any]:
     return {
         "batch": batch,
         "sampling": sampling,
+        "model": core.kernels,
         "step_us": statistics.median(bare) * 1e6,
         "step_p90_us": statistics.quantiles(bare, n=10)[8] * 1e6,
         "of_it_kernels_us": kernel,
+        "overhead_us": sum(found.values()) - kernel,
+        "overhead_share": 1 - kernel / sum(found.values()),
         "parts_us": dict(sorted(found.items(), key=lambda item: -item[1])),
     }
 
 
 def show(result: dict[str, Any]) -> None:
     print(
-        f"\nbatch {result['batch']}, {result['sampling']}: {result['step_us']:.0f} us a step "
-        f"(p90 {result['step_p90_us']:.0f}), of it kernels {result['of_it_kernels_us']:.0f}"
+        f"\nbatch {result['batch']}, {result['sampling']}, {result['model']}: "
+        f"{result['step_us']:.0f} us a step (p90 {result['step_p90_us']:.0f}); timed: kernels "
+        f"{result['of_it_kernels_us']:.0f}, the rest {result['overhead_us']:.0f} "
+        f"({100 * result['overhead_share']:.1f} %)"
     )
     for part, us in result["parts_us"].items():
         print(f"  {us:8.1f}  {part}", flush=True)
@@ -222,16 +243,29 @@ def main() -> None:
     parser.add_argument("--batch", type=int, nargs="*", default=[1, 16, 64, 128])
     parser.add_argument("--sampling", choices=SAMPLING, nargs="*", default=["greedy", "chat"])
     parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--cold", action="store_true", help="256 MiB are read between the parts")
+    parser.add_argument("--model", help="a checkpoint, in place of no arithmetic at all")
+    parser.add_argument("--quantization", default="none", help="of the model's weights")
     parser.add_argument("--out", type=Path, help="a JSON file to write")
     options = parser.parse_args()
     torch.set_num_threads(1)  # as beside native kernels
+    model = None
+    if options.model:
+        model = ModelSettings(path=options.model, quantization=options.quantization)
+    core = make_core(max(options.batch), 3 * options.steps, model, cold=options.cold)
     results: list[dict[str, Any]] = []
     for sampling in options.sampling:
         for batch in options.batch:
-            results.append(measure(batch, sampling, options.steps))
+            results.append(measure(core, batch, sampling, options.steps))
             show(results[-1])
     if options.out is not None:
-        arguments = {"steps": options.steps, "cores": len(os.sched_getaffinity(0))}
+        arguments = {
+            "steps": options.steps,
+            "cores": len(os.sched_getaffinity(0)),
+            "model": options.model and Path(options.model).name,
+            "quantization": options.quantization,
+            "cold": options.cold,
+        }
         write_result(options.out, what="engine overhead", arguments=arguments, result=results)
     print(f"\npython {sys.version.split()[0]}, torch {torch.__version__}")
 

@@ -16,12 +16,14 @@ from torch import Tensor
 from headrace.engine.batch import Batch
 from headrace.engine.request import RowResult, Sequence
 from headrace.engine.sampler import (
+    Arithmetic,
     History,
     Outcome,
     Sampled,
     SampleRow,
+    arithmetic_for,
     prompt_logprobs,
-    sample,
+    sample_by,
 )
 from headrace.engine.scheduler import Plan
 from headrace.errors import ServiceError
@@ -42,20 +44,20 @@ class Runner:
     def __init__(self, stack: Stack) -> None:
         self._stack = stack
         self._batch = Batch()
+        self._arithmetic: Arithmetic | None = None
         self._histories: WeakKeyDictionary[Sequence, _Kept] = WeakKeyDictionary()
 
     def execute(self, plan: Plan) -> dict[Sequence, RowResult]:
         """Run every row of the plan, sample where a sequence's last token ran, score prompts."""
         ends = list(itertools.accumulate(plan.rows.values()))
-        with torch.inference_mode():
-            hidden_TD = self._stack.hidden(self._batch.lay_out(plan.rows))
-            results = self._score_prompts(plan, ends, hidden_TD)
-            sampling = [
-                (sequence, end - 1)
-                for (sequence, rows), end in zip(plan.rows.items(), ends, strict=True)
-                if sequence.computed + rows == len(sequence) and sequence.samples
-            ]
-            outcomes = self._sample(sampling, hidden_TD)
+        hidden_TD = self._stack.hidden(self._batch.lay_out(plan.rows))
+        results = self._score_prompts(plan, ends, hidden_TD)
+        sampling = [
+            (sequence, end - 1)
+            for (sequence, rows), end in zip(plan.rows.items(), ends, strict=True)
+            if sequence.computed + rows == len(sequence) and sequence.samples
+        ]
+        outcomes = self._sample(sampling, hidden_TD)
         for (sequence, _), outcome in zip(sampling, outcomes, strict=True):
             scored = results.get(sequence)
             if not isinstance(outcome, Sampled):
@@ -69,12 +71,14 @@ class Runner:
     def _sample(self, sampling: Items[tuple[Sequence, int]], hidden_TD: Tensor) -> list[Outcome]:
         if not sampling:
             return []
-        if len(sampling) < len(hidden_TD):
+        if len(sampling) < hidden_TD.shape[0]:
             rows_R = torch.tensor([row for _, row in sampling], device=hidden_TD.device)
             hidden_TD = hidden_TD[rows_R]
         logits_RV = self._stack.logits(hidden_TD)
+        if self._arithmetic is None:
+            self._arithmetic = arithmetic_for(logits_RV, self._stack.pool)
         rows = [self._sample_row(sequence) for sequence, _ in sampling]
-        return sample(logits_RV, rows, pool=self._stack.pool)
+        return sample_by(self._arithmetic, logits_RV, rows)
 
     def _sample_row(self, sequence: Sequence) -> SampleRow:
         group = sequence.group

@@ -177,6 +177,7 @@ class GraphStack:
         )
         self._replayed = self._eager = 0
 
+    @torch.inference_mode()
     def hidden(self, step: Step) -> Tensor:
         host = lay_out(
             step.ids_T,
@@ -197,6 +198,7 @@ class GraphStack:
         captured.recording.replay()
         return captured.recording.output[: host.capacity.rows]
 
+    @torch.inference_mode()
     def logits(self, hidden_RD: Tensor) -> Tensor:
         return self._model.logits(hidden_RD)
 

@@ -259,21 +259,37 @@ class NativeStack:
             cos_LP=weights.cos_LP,
             sin_LP=weights.sin_LP,
         )
-        self._hidden_TD = torch.empty(0, config.hidden_size)
-        self._logits_RV = torch.empty(0, config.vocab_size)
+        self._hidden = _Rows(config.hidden_size)
+        self._logits = _Rows(config.vocab_size)
 
     def hidden(self, step: Step) -> Tensor:
-        rows = len(step.ids_T)
-        if len(self._hidden_TD) < rows:
-            self._hidden_TD = torch.empty(rows, self.config.hidden_size)
-        hidden_TD = self._hidden_TD[:rows]
+        hidden_TD = self._hidden.first(len(step.ids_T))
         self._model.hidden(self.pool, self._scratch, step, hidden_TD)
         return hidden_TD
 
     def logits(self, hidden_RD: Tensor) -> Tensor:
-        rows = len(hidden_RD)
-        if len(self._logits_RV) < rows:
-            self._logits_RV = torch.empty(rows, self.config.vocab_size)
-        logits_RV = self._logits_RV[:rows]
+        logits_RV = self._logits.first(hidden_RD.shape[0])
         self._model.logits(self.pool, self._scratch, hidden_RD.contiguous(), logits_RV)
         return logits_RV
+
+
+class _Rows:
+    """The first rows of a buffer that grows.
+
+    While their number stays they are the same tensor: after a step the caches hold weights, and
+    each call into torch then costs some ten microseconds.
+    """
+
+    def __init__(self, width: int) -> None:
+        self._buffer = torch.empty(0, width)
+        self._size = self._count = 0
+        self._rows = self._buffer
+
+    def first(self, count: int) -> Tensor:
+        if count != self._count:
+            if count > self._size:
+                self._size = count
+                self._buffer = torch.empty(count, self._buffer.shape[1])
+            self._count = count
+            self._rows = self._buffer[:count]
+        return self._rows

@@ -57,7 +57,7 @@ class Step:
 
 
 class Stack(Protocol):
-    """Weights and a KV pool, ready to run steps."""
+    """Weights and a KV pool, ready to run steps; nothing tracks gradients."""
 
     @property
     def name(self) -> str:
@@ -85,7 +85,10 @@ class Stack(Protocol):
         ...
 
     def logits(self, hidden_RD: Tensor) -> Tensor:
-        """Scores over the vocabulary, float32 `[R, V]`, of some rows of `hidden`'s result."""
+        """Scores over the vocabulary, of some rows of `hidden`'s result.
+
+        float32 `[R, V]`, every time on the same device and contiguous.
+        """
         ...
 
 
@@ -101,6 +104,7 @@ class EagerStack:
         self.pool = None
         self.name = f"torch {str(decoder.norm.weight.dtype).removeprefix('torch.')}"
 
+    @torch.inference_mode()
     def hidden(self, step: Step) -> Tensor:
         device = self.device
         spans = step.spans(self._kv.block_tokens)
@@ -109,5 +113,6 @@ class EagerStack:
         pos_T = torch.from_numpy(step.pos_T).to(device=device, dtype=torch.int64)
         return self._decoder.hidden(ids_T, pos_T, attend)
 
+    @torch.inference_mode()
     def logits(self, hidden_RD: Tensor) -> Tensor:
         return self._decoder.logits(hidden_RD)
