@@ -11,7 +11,7 @@ import training_fixtures as fx
 from headrace.data.pack import PackedBatch, TokenRow, pack
 from headrace.errors import DataError
 from headrace.model.decoder import Decoder
-from headrace.training import objectives
+from headrace.training import logprobs, objectives
 from headrace.training.evaluate import HeldOut, score
 from headrace.training.step import accumulate, forward
 
@@ -51,7 +51,7 @@ def _plain(decoder: Decoder, batch: PackedBatch) -> torch.Tensor:
 def test_chunked_cross_entropy_is_torchs(
     tied: bool, chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(objectives, "CHUNK_ROWS", chunk)
+    monkeypatch.setattr(logprobs, "CHUNK_ROWS", chunk)
     decoder = fx.decoder(tied=tied)
     (batch,) = pack(_masked(1), max_tokens=999)
     expected = _plain(decoder, batch)
