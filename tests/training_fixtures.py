@@ -1,17 +1,19 @@
-"""A tiny decoder, rows to train it on and a stage: shared by the tests of training."""
+"""A tiny decoder, rows to train it on and how: shared by the tests of training."""
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from headrace.data.corpus import Mixture, batches
-from headrace.data.pack import TokenRow, whole
+from headrace.data.pack import PackedBatch, TokenRow, whole
 from headrace.model.config import ModelConfig
 from headrace.model.decoder import Decoder
-from headrace.training import loop, objectives
-from headrace.training.recipe import Stage
+from headrace.training import loop
+from headrace.training.recipe import Updates
+from headrace.training.task import NextToken
 
 VOCAB = 61
 
@@ -48,46 +50,47 @@ def rows(count: int, seed: int = 0, *, longest: int = 20) -> list[TokenRow]:
     ]
 
 
-def stage(**changes: float) -> Stage:
+def updates(**changes: Any) -> Updates:
     """A few steps, quickly."""
-    values: dict[str, float] = {
+    values: dict[str, Any] = {
         "steps": 12,
-        "rows_per_step": 6,
-        "row_tokens": 20,
-        "batch_tokens": 40,
+        "optimizer": "muon",
         "matrix_lr": 0.02,
-        "other_lr": 0.01,
+        "lr": 0.01,
         "warmup_steps": 2,
         "decay_fraction": 0.5,
         "checkpoint_every_s": 1e9,
     }
-    return Stage(**{**values, **changes})  # type: ignore[arg-type]
+    return Updates(**{**values, **changes})
 
 
-def trainee(model: Decoder, data: Sequence[TokenRow], plan: Stage) -> loop.Trainee:
-    mixtures = [Mixture(rows=data, per_step=plan.rows_per_step, seed=3)]
+def trainee(
+    model: Decoder, data: Sequence[TokenRow], *, rows_per_step: int = 6, batch_tokens: int = 40
+) -> loop.Trainee[PackedBatch]:
+    mixtures = [Mixture(rows=data, per_step=rows_per_step, seed=3)]
     return loop.Trainee(
         decoder=model,
-        batches=lambda step: batches(mixtures, step, max_tokens=plan.batch_tokens),
-        objective=objectives.next_token,
+        batches=lambda step: batches(mixtures, step, max_tokens=batch_tokens),
+        task=NextToken(),
         fingerprint="f",
     )
 
 
 def trained(
     directory: Path,
-    plan: Stage,
+    plan: Updates,
     *,
     model: Decoder | None = None,
+    rows_per_step: int = 6,
     resume: bool = False,
     stop: int = -1,
 ) -> tuple[Decoder, list[loop.StepReport]]:
-    """Run a stage; `stop` = ask it to stop after so many reports."""
+    """Run it; `stop` = ask it to stop after so many reports."""
     model = model or decoder()
     reports: list[loop.StepReport] = []
     try:
         for report in loop.run(
-            trainee(model, rows(50), plan),
+            trainee(model, rows(50), rows_per_step=rows_per_step),
             "pretrain",
             plan,
             directory=directory,

@@ -14,7 +14,7 @@ from headrace.data.pack import PackedBatch
 from headrace.errors import DataError
 from headrace.model.decoder import Decoder
 from headrace.training.objectives import next_token
-from headrace.training.step import forward
+from headrace.training.task import hidden
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,7 +45,7 @@ def score(decoder: Decoder, held_out: HeldOut) -> Score:
     """
     nats, tokens = 0.0, 0.0
     for batch in held_out.batches:
-        loss = next_token(forward(decoder, batch), decoder.head_VD, batch)
+        loss = next_token(hidden(decoder, batch), decoder.head_VD, batch)
         nats += float(loss.sum)
         tokens += loss.weight
     if not tokens or not held_out.target_bytes:

@@ -1,4 +1,4 @@
-"""A model, an order of batches, a schedule -> a trained model, one `StepReport` at a time.
+"""A model, a task, its batches, a plan of updates -> a trained model, one `StepReport` at a time.
 
 Invariant: what a step does depends on the parameters, the optimizers' state and the step's number
 alone, so a run that was interrupted anywhere and resumed ends bitwise where an uninterrupted one
@@ -8,20 +8,23 @@ does (same machine, same number of threads).
 import math
 import signal
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
+from typing import Any, Generic
 
-from headrace.data.pack import PackedBatch
+from torch import nn
+
 from headrace.errors import DataError
 from headrace.model.decoder import Decoder
 from headrace.training import state
 from headrace.training.optim import optimizers
-from headrace.training.recipe import Stage
-from headrace.training.schedule import warmup_stable_decay
-from headrace.training.step import Objective, accumulate, clip
+from headrace.training.recipe import Updates
+from headrace.training.schedule import factor
+from headrace.training.step import B, accumulate, clip
+from headrace.training.task import Task
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,7 +35,7 @@ class StepReport:
     step: int
     steps: int
     loss: float
-    """Nats a supervised token."""
+    """The mean over supervised units: nats a token, or a pair's loss."""
     grad_norm: float
     """Before clipping."""
     lr_factor: float
@@ -41,10 +44,8 @@ class StepReport:
     tokens_per_s: float
     seconds: float
     """Since the stage began in this process."""
-
-
-Batches = Callable[[int], Sequence[PackedBatch]]
-"""Step -> its packed batches."""
+    metrics: Mapping[str, float] = field(default_factory=dict[str, float])
+    """What the task measures beside its loss: means over the units."""
 
 
 class Interrupted(Exception):
@@ -52,21 +53,40 @@ class Interrupted(Exception):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Trainee:
-    """What a stage trains, and on what."""
+class Trainee(Generic[B]):
+    """What a stage trains, how, and on what.
+
+    Of the decoder and what is beside it, exactly the parameters that require a gradient are trained
+    and saved: an adapter's alone, where the rest is frozen.
+    """
 
     decoder: Decoder
-    batches: Batches
-    """The batches of a step: a pure function of its number."""
-    objective: Objective
+    task: Task[B]
+    batches: Callable[[int], Sequence[B]]
+    """The batches of a step: a pure function of its number, of the model as that step finds it, and
+    of what `memory` holds."""
     fingerprint: str
-    """Of recipe and data, checked on resume."""
+    """Of recipe, data and the weights that the stage starts from, checked on resume."""
+    config: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """The resolved recipe, written into every checkpoint."""
+    beside: nn.Module | None = None
+    """Trained beside the decoder: a value head, a reward head."""
+    memory: state.Memory | None = None
+    """What must survive a restart beside the parameters, such as roll-outs in use."""
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Those to be trained, under the names that checkpoints use."""
+        modules = {"model": self.decoder, "beside": self.beside}
+        for prefix, module in modules.items():
+            for name, param in module.named_parameters() if module is not None else ():
+                if param.requires_grad:
+                    yield f"{prefix}.{name}", param
 
 
 def run(
-    trainee: Trainee,
+    trainee: Trainee[B],
     name: str,
-    stage: Stage,
+    updates: Updates,
     *,
     directory: Path,
     resume: bool = False,
@@ -74,44 +94,43 @@ def run(
 ) -> Iterator[StepReport]:
     """Train; yields after each step, with the model as that step left it.
 
+    What the consumer does to the model between two steps is part of the run: the checkpoint of a
+    step is written after its report was consumed.
+
     Raises:
         Interrupted: `should_stop()` said so; a checkpoint was written first.
         DataError: The loss is no longer a number.
     """
-    decoder = trainee.decoder
-    optims = optimizers(
-        decoder,
-        matrix_lr=stage.matrix_lr,
-        other_lr=stage.other_lr,
-        weight_decay=stage.weight_decay,
-    )
+    named = dict(trainee.named_parameters())
+    optims = optimizers(named.items(), updates)
     base_lrs = [[group["lr"] for group in optim.param_groups] for optim in optims]
     first, tokens = 0, 0
     found = state.latest(directory, name) if resume else None
     if found is not None:
-        progress = state.load(found, decoder, optims, fingerprint=trainee.fingerprint)
+        progress = state.load(
+            found, named, optims, memory=trainee.memory, fingerprint=trainee.fingerprint
+        )
         first, tokens = progress.step, progress.tokens
 
     def checkpoint(next_step: int) -> None:
         progress = state.Progress(
-            stage=name, step=next_step, tokens=tokens, fingerprint=trainee.fingerprint
+            stage=name,
+            step=next_step,
+            tokens=tokens,
+            fingerprint=trainee.fingerprint,
+            config=dict(trainee.config),
         )
-        state.save(directory, decoder, optims, progress)
+        state.save(directory, named, optims, progress, memory=trainee.memory)
 
     began = saved = time.monotonic()
-    for step in range(first, stage.steps):
+    for step in range(first, updates.steps):
         step_began = time.monotonic()
-        factor = warmup_stable_decay(
-            step,
-            steps=stage.steps,
-            warmup_steps=stage.warmup_steps,
-            decay_fraction=stage.decay_fraction,
-        )
+        lr_factor = factor(step, updates)
         for optim, lrs in zip(optims, base_lrs, strict=True):
             for group, lr in zip(optim.param_groups, lrs, strict=True):
-                group["lr"] = lr * factor
-        done = accumulate(decoder, trainee.objective, trainee.batches(step))
-        norm = clip(decoder, stage.clip_norm)
+                group["lr"] = lr * lr_factor
+        done = accumulate(trainee.decoder, trainee.task, trainee.batches(step))
+        norm = clip(named.values(), updates.clip_norm)
         if not math.isfinite(done.loss) or not math.isfinite(norm):
             raise DataError(
                 f"step {step} of {name}: loss {done.loss}, gradient norm {norm}; the last "
@@ -125,19 +144,20 @@ def run(
         yield StepReport(
             stage=name,
             step=step + 1,
-            steps=stage.steps,
+            steps=updates.steps,
             loss=done.loss,
             grad_norm=norm,
-            lr_factor=factor,
+            lr_factor=lr_factor,
             tokens=tokens,
             tokens_per_s=done.tokens / (now - step_began),
             seconds=now - began,
+            metrics=done.metrics,
         )
-        last = step + 1 == stage.steps
+        last = step + 1 == updates.steps
         if should_stop() and not last:
             checkpoint(step + 1)
             raise Interrupted(f"stopped after step {step + 1} of {name}; --resume goes on from it")
-        if last or time.monotonic() - saved >= stage.checkpoint_every_s:
+        if last or time.monotonic() - saved >= updates.checkpoint_every_s:
             checkpoint(step + 1)
             saved = time.monotonic()
 

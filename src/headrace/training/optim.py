@@ -1,4 +1,4 @@
-"""Gradients -> updates: Muon for the layers' matrices, AdamW for embeddings and norms.
+"""Gradients -> updates: AdamW, or Muon for the layers' matrices and AdamW for the rest.
 
 Muon orthogonalises each momentum matrix by five Newton-Schulz iterations (Jordan et al.,
 https://kellerjordan.github.io/posts/muon/; the scale that matches AdamW's root mean square is
@@ -11,6 +11,9 @@ from typing import Any, overload
 
 import torch
 from torch import Tensor, nn
+
+from headrace.errors import ConfigError
+from headrace.training.recipe import Updates
 
 _NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 _ITERATIONS = 5
@@ -66,14 +69,40 @@ def orthogonalised(matrix: Tensor) -> Tensor:
 
 
 def optimizers(
-    decoder: nn.Module, *, matrix_lr: float, other_lr: float, weight_decay: float
+    named: Iterable[tuple[str, nn.Parameter]], updates: Updates
 ) -> tuple[torch.optim.Optimizer, ...]:
-    """Muon over the layers' matrices and AdamW over the rest; every parameter exactly once."""
+    """The recipe's optimizers over every parameter that is to be trained, each exactly once.
+
+    Raises:
+        ConfigError: Nothing is to be trained.
+    """
     matrices: list[Tensor] = []
-    others: list[Tensor] = []
-    for name, param in decoder.named_parameters():
-        (matrices if param.ndim == 2 and ".layers." in f".{name}" else others).append(param)
-    return (
-        Muon(matrices, lr=matrix_lr, weight_decay=weight_decay),
-        torch.optim.AdamW(others, lr=other_lr, betas=(0.9, 0.95), eps=1e-10, weight_decay=0.0),
-    )
+    tables: list[Tensor] = []
+    vectors: list[Tensor] = []
+    for name, param in named:
+        if not param.requires_grad:
+            continue
+        if param.ndim == 2 and ".layers." in f".{name}":
+            matrices.append(param)
+        else:
+            (tables if param.ndim == 2 else vectors).append(param)
+    if not (matrices or tables or vectors):
+        raise ConfigError("no parameter requires a gradient; unfreeze some or add an adapter")
+    betas, decay = (updates.beta1, updates.beta2), updates.weight_decay
+    if updates.optimizer == "adamw":
+        groups = [
+            {"params": params, "weight_decay": its_decay}
+            for params, its_decay in ((matrices + tables, decay), (vectors, 0.0))
+            if params
+        ]
+        return (torch.optim.AdamW(groups, lr=updates.lr, betas=betas, eps=1e-8),)
+    made: list[torch.optim.Optimizer] = []
+    if matrices:
+        made.append(Muon(matrices, lr=updates.matrix_lr, weight_decay=decay))
+    if tables or vectors:
+        made.append(
+            torch.optim.AdamW(
+                tables + vectors, lr=updates.lr, betas=betas, eps=1e-10, weight_decay=0.0
+            )
+        )
+    return tuple(made)

@@ -20,7 +20,7 @@ from torch.nn import functional
 from headrace.data.pack import PackedBatch
 from headrace.errors import DataError
 from headrace.model.decoder import Decoder
-from headrace.training.step import forward
+from headrace.training.task import hidden as forward
 
 _CHUNK_ROWS = 256
 

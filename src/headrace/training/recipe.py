@@ -1,16 +1,34 @@
 """What a training run is, as frozen values, and `key=value` settings on top of them.
 
-A recipe is Python: a function that returns a `Recipe`. Its fingerprint goes into every checkpoint.
+A recipe is Python: a frozen dataclass, its sections frozen dataclasses too. Its fingerprint and its
+resolved values go into every checkpoint.
 """
 
 import difflib
 import hashlib
 import json
+import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
-from typing import Any
+from enum import StrEnum
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from headrace.errors import ConfigError
+
+
+class Resume(StrEnum):
+    """What to do with the checkpoints that an output directory holds already."""
+
+    ASK = "ask"
+    """Refuse to start, and say what the other two would do."""
+    AUTO = "auto"
+    """Go on from the last one; start where there is none."""
+    NEVER = "never"
+    """Discard them and start."""
+
+
+R = TypeVar("R")
+Value = int | float | str | bool
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,28 +47,44 @@ class Shape:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Stage:
-    """One pass of the loop with one objective."""
+class Updates:
+    """How many updates, by which optimizer, how large: all that the loop itself asks for."""
 
     steps: int
+    lr: float
+    """AdamW's. With `muon`, of what is not a layer's matrix: embeddings, norms, biases."""
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """adamw = AdamW for everything; muon = Muon for the layers' matrices, AdamW for the rest."""
+    matrix_lr: float = 0.02
+    """Muon's; not read with `adamw`."""
+    weight_decay: float = 0.0
+    """Of matrices; biases and norms never decay."""
+    beta1: float = 0.9
+    beta2: float = 0.95
+    schedule: Literal["wsd", "cosine", "linear", "constant"] = "wsd"
+    warmup_steps: int = 0
+    decay_fraction: float = 0.2
+    """The part of the steps over which `wsd` decays."""
+    final_factor: float = 0.0
+    """Where the decay ends, as a part of the peak."""
+    clip_norm: float = 1.0
+    checkpoint_every_s: float = 120.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Stage:
+    """One pass of the loop over rows of text with one objective."""
+
+    updates: Updates
     rows_per_step: int
     row_tokens: int
     """Documents are cut into rows of at most this many tokens."""
     batch_tokens: int
     """A forward pass holds at most this many tokens; a step is as many passes as it needs."""
-    matrix_lr: float
-    """Muon's, for the layers' matrices."""
-    other_lr: float
-    """AdamW's, for embeddings and norms."""
-    warmup_steps: int
-    decay_fraction: float
-    weight_decay: float = 0.0
-    clip_norm: float = 1.0
     talk_rows_per_step: int = 0
     """Hand-written conversations in each step, beside `rows_per_step` quoted ones."""
     replay_rows_per_step: int = 0
     """Pre-training rows of `context_tokens` mixed into each step, against forgetting."""
-    checkpoint_every_s: float = 120.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,8 +109,8 @@ class Recipe:
     """At most so many bytes of a source."""
 
 
-def with_sets(recipe: Recipe, sets: Iterable[str]) -> Recipe:
-    """The recipe with `key=value` strings applied, keys dotted: `pretrain.steps=10`.
+def with_sets(recipe: R, sets: Iterable[str]) -> R:
+    """The recipe with `key=value` strings applied, keys dotted: `pretrain.updates.steps=10`.
 
     Raises:
         ConfigError: An unknown key, or a value of the wrong type.
@@ -91,42 +125,62 @@ def with_sets(recipe: Recipe, sets: Iterable[str]) -> Recipe:
             close = difflib.get_close_matches(key, known, n=1)
             hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(sorted(known))}"
             raise ConfigError(f"--set: unknown recipe key {key!r}; {hint}")
-        value = _parsed(key, text, known[key])
-        section, _, name = key.rpartition(".")
-        if section:
-            part: Any = replace(getattr(recipe, section), **{name: value})
-            recipe = replace(recipe, **{section: part})
-        else:
-            recipe = replace(recipe, **{name: value})
+        recipe = _replaced(recipe, key.split("."), key, text)
     return recipe
 
 
-def settings(recipe: Recipe) -> dict[str, int | float | str]:
+def settings(recipe: object) -> dict[str, Value]:
     """Dotted key -> value of everything that `--set` can change."""
-    flat: dict[str, int | float | str] = {}
-    for item in fields(recipe):
+    flat: dict[str, Value] = {}
+    for item in fields(_dataclass(recipe)):
         value = getattr(recipe, item.name)
         if is_dataclass(value):
-            flat |= {f"{item.name}.{f.name}": getattr(value, f.name) for f in fields(value)}
-        elif isinstance(value, int | float | str):
+            flat |= {f"{item.name}.{name}": inner for name, inner in settings(value).items()}
+        elif isinstance(value, Value):
             flat[item.name] = value
     return flat
 
 
-def fingerprint(recipe: Recipe, *data_hashes: str) -> str:
+def resolved(recipe: object) -> dict[str, Any]:
+    """Every value of the recipe, as it goes into a checkpoint."""
+    return asdict(_dataclass(recipe))
+
+
+def fingerprint(recipe: object, *data_hashes: str) -> str:
     """SHA-256 of the recipe and of what it is trained on."""
-    text = json.dumps([asdict(recipe), *data_hashes], sort_keys=True)
+    text = json.dumps([resolved(recipe), *data_hashes], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _parsed(key: str, text: str, old: int | float | str) -> int | float | str:
-    if isinstance(old, str):
+def _replaced(part: Any, path: list[str], key: str, text: str) -> Any:
+    name, rest = path[0], path[1:]
+    old = getattr(part, name)
+    if rest:
+        return replace(part, **{name: _replaced(old, rest, key, text)})
+    return replace(part, **{name: _parsed(key, text, get_type_hints(type(part))[name])})
+
+
+def _parsed(key: str, text: str, kind: Any) -> Value:
+    if get_origin(kind) is Literal:
+        if text not in get_args(kind):
+            raise ConfigError(f"--set: {key} = {text!r} is none of {', '.join(get_args(kind))}")
         return text
-    kind = type(old)
+    if kind is str:
+        return text
+    if kind is bool:
+        if text not in ("true", "false"):
+            raise ConfigError(f"--set: {key} = {text!r} is not a bool; write true or false")
+        return text == "true"
     try:
-        value = kind(text)
+        value: int | float = kind(text)
     except ValueError:
         raise ConfigError(f"--set: {key} = {text!r} is not a {kind.__name__}") from None
-    if not 0 <= value < float("inf"):
+    if not (value >= 0 and math.isfinite(value)):
         raise ConfigError(f"--set: {key} = {text!r} is out of range; give a number >= 0")
     return value
+
+
+def _dataclass(recipe: object) -> Any:
+    if not is_dataclass(recipe):
+        raise TypeError(f"a recipe is a dataclass, not a {type(recipe).__name__}")
+    return recipe

@@ -24,11 +24,11 @@ MICRO = (
     "shape.mlp_width=32",
     "shape.vocab_tokens=400",
     "shape.context_tokens=256",
-    "pretrain.steps=3",
+    "pretrain.updates.steps=3",
     "pretrain.rows_per_step=2",
     "pretrain.row_tokens=64",
     "pretrain.batch_tokens=128",
-    "chat.steps=3",
+    "chat.updates.steps=3",
     "chat.rows_per_step=2",
     "chat.talk_rows_per_step=2",
     "chat.batch_tokens=400",
@@ -91,13 +91,17 @@ def test_a_recipe_runs_publishes_and_resumes(tmp_path: Path) -> None:
     # Resumed from its end it makes the same model; from the end of its first stage, too.
     before = (model / "model.safetensors").read_bytes()
     shutil.rmtree(out / "checkpoints" / "chat_000003")
-    again = _train(out, "--resume")
+    again = _train(out, "--resume", "auto")
     assert again.exit_code == 0, again.output
     assert str(model) in again.stdout
     assert (model / "model.safetensors").read_bytes() == before
 
+    asked = _train(out)
+    assert isinstance(asked.exception, CheckpointError)
+    assert "--resume auto goes on" in str(asked.exception)
+
     # Other settings of the first stage cannot be resumed into; of the second they can.
-    refused = _train(out, "--resume", "--set", "seed=1")
+    refused = _train(out, "--resume", "auto", "--set", "seed=1")
     assert isinstance(refused.exception, CheckpointError)
 
 

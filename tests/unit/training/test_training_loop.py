@@ -9,6 +9,7 @@ import torch
 
 import training_fixtures as fx
 from headrace.errors import CheckpointError, DataError
+from headrace.model.decoder import Decoder
 from headrace.training import loop, state
 from headrace.training.log import TrainingLog
 from headrace.training.optim import optimizers
@@ -16,7 +17,7 @@ from headrace.training.sample import greedy
 
 
 def test_the_loss_falls_and_the_model_counts(tmp_path: Path) -> None:
-    decoder, reports = fx.trained(tmp_path, fx.stage(steps=120, rows_per_step=16))
+    decoder, reports = fx.trained(tmp_path, fx.updates(steps=120), rows_per_step=16)
     assert reports[0].loss > 3.5
     assert reports[-1].loss < 0.5
     assert greedy(decoder, [7, 8, 9], max_tokens=4, eos_ids={12}) == [10, 11, 12]
@@ -26,7 +27,7 @@ def test_the_loss_falls_and_the_model_counts(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("stop", [1, 7, 11])
 def test_an_interrupted_run_resumes_bitwise(tmp_path: Path, stop: int) -> None:
-    plan = fx.stage()
+    plan = fx.updates()
     whole, reports = fx.trained(tmp_path / "whole", plan)
     fx.trained(tmp_path / "cut", plan, stop=stop)
     resumed, rest = fx.trained(tmp_path / "cut", plan, model=fx.decoder(seed=9), resume=True)
@@ -37,27 +38,30 @@ def test_an_interrupted_run_resumes_bitwise(tmp_path: Path, stop: int) -> None:
 
 
 def test_a_finished_run_resumes_to_itself(tmp_path: Path) -> None:
-    done, _ = fx.trained(tmp_path, fx.stage())
-    again, reports = fx.trained(tmp_path, fx.stage(), model=fx.decoder(seed=9), resume=True)
+    done, _ = fx.trained(tmp_path, fx.updates())
+    again, reports = fx.trained(tmp_path, fx.updates(), model=fx.decoder(seed=9), resume=True)
     assert reports == []
     assert fx.same(done, again)
 
 
 def test_checkpoints_are_whole_and_the_newest_two_stay(tmp_path: Path) -> None:
-    fx.trained(tmp_path, fx.stage(steps=5, checkpoint_every_s=0.0))
+    fx.trained(tmp_path, fx.updates(steps=5, checkpoint_every_s=0.0))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["pretrain_000004", "pretrain_000005"]
     assert state.latest(tmp_path, "pretrain") == tmp_path / "pretrain_000005"
     assert state.latest(tmp_path, "chat") is None
 
 
+def _load_into(path: Path, decoder: Decoder, fingerprint: str = "f") -> state.Progress:
+    named = dict(fx.trainee(decoder, fx.rows(1)).named_parameters())
+    return state.load(path, named, optimizers(named.items(), fx.updates()), fingerprint=fingerprint)
+
+
 def _load(path: Path, fingerprint: str = "f") -> state.Progress:
-    decoder = fx.decoder()
-    optims = optimizers(decoder, matrix_lr=0.1, other_lr=0.1, weight_decay=0.0)
-    return state.load(path, decoder, optims, fingerprint=fingerprint)
+    return _load_into(path, fx.decoder(), fingerprint)
 
 
 def test_a_checkpoint_of_something_else_is_refused(tmp_path: Path) -> None:
-    fx.trained(tmp_path, fx.stage(steps=2))
+    fx.trained(tmp_path, fx.updates(steps=2))
     path = tmp_path / "pretrain_000002"
     assert _load(path).step == 2
     with pytest.raises(CheckpointError, match="another recipe or other data"):
@@ -72,11 +76,9 @@ def test_a_checkpoint_of_something_else_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_of_another_shape_is_refused(tmp_path: Path) -> None:
-    fx.trained(tmp_path, fx.stage(steps=1))
-    untied = fx.decoder(tied=False)
-    optims = optimizers(untied, matrix_lr=0.1, other_lr=0.1, weight_decay=0.0)
+    fx.trained(tmp_path, fx.updates(steps=1))
     with pytest.raises(CheckpointError, match=r"lm_head\.weight is missing"):
-        state.load(tmp_path / "pretrain_000001", untied, optims, fingerprint="f")
+        _load_into(tmp_path / "pretrain_000001", fx.decoder(tied=False))
 
 
 def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path) -> None:
@@ -84,7 +86,7 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path) -> None:
     with torch.no_grad():
         decoder.norm.weight.fill_(float("nan"))
     with pytest.raises(DataError, match="step 0 of pretrain: loss nan"):
-        fx.trained(tmp_path, fx.stage(), model=decoder)
+        fx.trained(tmp_path, fx.updates(), model=decoder)
 
 
 def test_signals_raise_a_flag_and_handlers_come_back() -> None:

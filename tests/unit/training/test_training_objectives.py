@@ -13,7 +13,8 @@ from headrace.errors import DataError
 from headrace.model.decoder import Decoder
 from headrace.training import logprobs, objectives
 from headrace.training.evaluate import HeldOut, score
-from headrace.training.step import accumulate, forward
+from headrace.training.step import accumulate
+from headrace.training.task import NextToken, Sft, hidden
 
 
 def _gradients(decoder: Decoder) -> dict[str, torch.Tensor]:
@@ -41,7 +42,7 @@ def _masked(seed: int, count: int = 7) -> list[TokenRow]:
 
 
 def _plain(decoder: Decoder, batch: PackedBatch) -> torch.Tensor:
-    logits = decoder.logits(forward(decoder, batch))
+    logits = decoder.logits(hidden(decoder, batch))
     losses = functional.cross_entropy(logits, torch.from_numpy(batch.targets_T), reduction="none")
     return (losses * torch.from_numpy(batch.weight_T)).sum()
 
@@ -57,7 +58,7 @@ def test_chunked_cross_entropy_is_torchs(
     expected = _plain(decoder, batch)
     expected.backward()
     oracle = _gradients(decoder)
-    loss = objectives.sft(forward(decoder, batch), decoder.head_VD, batch)
+    loss = objectives.sft(hidden(decoder, batch), decoder.head_VD, batch)
     loss.sum.backward()
     assert float(loss.sum.detach()) == pytest.approx(float(expected.detach()), rel=1e-6)
     assert loss.weight == batch.weight_T.sum()
@@ -80,13 +81,13 @@ def test_evaluation_takes_no_gradient() -> None:
 def test_micro_batches_add_up_to_the_big_batch(max_tokens: int) -> None:
     decoder = fx.decoder()
     rows = _masked(2)
-    whole = accumulate(decoder, objectives.sft, pack(rows, max_tokens=999))
+    whole = accumulate(decoder, Sft(), pack(rows, max_tokens=999))
     oracle = _gradients(decoder)
     split = pack(rows, max_tokens=max_tokens)
     assert len(split) > 1
-    parts = accumulate(decoder, objectives.sft, split)
+    parts = accumulate(decoder, Sft(), split)
     assert parts.loss == pytest.approx(whole.loss, rel=1e-6)
-    assert parts.supervised_tokens == whole.supervised_tokens
+    assert parts.weight == whole.weight
     _assert_close(_gradients(decoder), oracle)
 
 
@@ -94,13 +95,13 @@ def test_packed_is_unpacked_and_documents_are_blind_to_each_other() -> None:
     decoder = fx.decoder()
     rows = fx.rows(6)
     (packed,) = pack(rows, max_tokens=999)
-    hidden_TD = forward(decoder, packed).detach()
-    apart = [forward(decoder, pack([row], max_tokens=99)[0]).detach() for row in rows]
+    hidden_TD = hidden(decoder, packed).detach()
+    apart = [hidden(decoder, pack([row], max_tokens=99)[0]).detach() for row in rows]
     alone = torch.cat(apart)
     assert float((hidden_TD - alone).abs().max()) <= 1e-5 * float(alone.abs().max())
     # Another first document leaves every other one's hidden states bitwise as they were.
     first = packed.doc_T == 0
-    other = forward(decoder, replace(packed, ids_T=np.where(first, 1, packed.ids_T)))
+    other = hidden(decoder, replace(packed, ids_T=np.where(first, 1, packed.ids_T)))
     rest = torch.from_numpy(~first)
     assert torch.equal(other[rest], hidden_TD[rest])
     assert not torch.equal(other, hidden_TD)
@@ -112,6 +113,6 @@ def test_a_document_with_an_empty_mask_is_refused() -> None:
     empty = TokenRow(ids=rows[1].ids, weights=np.zeros(len(rows[1].ids), np.float32))
     (batch,) = pack([rows[0], empty, rows[2]], max_tokens=99)
     with pytest.raises(DataError, match="document 1 of the batch has no supervised token"):
-        objectives.sft(forward(decoder, batch), decoder.head_VD, batch)
+        objectives.sft(hidden(decoder, batch), decoder.head_VD, batch)
     with pytest.raises(DataError, match="no supervised token"):
-        accumulate(decoder, objectives.next_token, pack([empty], max_tokens=99))
+        accumulate(decoder, NextToken(), pack([empty], max_tokens=99))

@@ -10,7 +10,7 @@ from headrace.errors import DataError
 from headrace.model.quantized import quantize_decoder
 from headrace.training import quality
 from headrace.training.evaluate import HeldOut, score
-from headrace.training.step import forward
+from headrace.training.task import hidden as forward
 from training_fixtures import decoder, rows
 
 BATCHES = pack(rows(30, seed=9), max_tokens=100)

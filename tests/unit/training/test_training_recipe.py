@@ -9,12 +9,13 @@ from headrace.training.recipes import sprout
 
 def test_values_are_set_and_typed() -> None:
     changed = with_sets(
-        sprout.default(), ["pretrain.steps=7", "chat.matrix_lr=3e-4", "seed=5", "name=x"]
+        sprout.default(),
+        ["pretrain.updates.steps=7", "chat.updates.matrix_lr=3e-4", "seed=5", "name=x"],
     )
-    assert changed.pretrain.steps == 7
-    assert changed.chat.matrix_lr == 3e-4
+    assert changed.pretrain.updates.steps == 7
+    assert changed.chat.updates.matrix_lr == 3e-4
     assert (changed.seed, changed.name) == (5, "x")
-    assert settings(changed)["pretrain.steps"] == 7
+    assert settings(changed)["pretrain.updates.steps"] == 7
     assert fingerprint(changed) != fingerprint(sprout.default())
     assert fingerprint(changed, "a") != fingerprint(changed, "b")
 
@@ -22,12 +23,14 @@ def test_values_are_set_and_typed() -> None:
 @pytest.mark.parametrize(
     ("item", "said"),
     [
-        ("pretrain.step=7", "did you mean pretrain.steps"),
+        ("pretrain.updates.step=7", "did you mean pretrain.updates.steps"),
         ("zzz=1", "unknown recipe key 'zzz'; known:"),
-        ("pretrain.steps=many", "is not a int"),
-        ("pretrain.steps=-1", "out of range"),
-        ("chat.matrix_lr=nan", "out of range"),
-        ("pretrain.steps", "has no '='"),
+        ("pretrain.updates.steps=many", "is not a int"),
+        ("pretrain.updates.steps=-1", "out of range"),
+        ("chat.updates.matrix_lr=nan", "out of range"),
+        ("pretrain.updates.steps", "has no '='"),
+        ("pretrain.updates=1", "unknown recipe key"),
+        ("chat.updates.optimizer=sgd", "none of adamw, muon"),
     ],
 )
 def test_what_cannot_be_set_is_refused(item: str, said: str) -> None:

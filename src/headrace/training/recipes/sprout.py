@@ -9,7 +9,7 @@ import itertools
 import json
 import platform
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from headrace.data import doc_questions, small_talk, sources
 from headrace.data.chat import Conversation, turns
 from headrace.data.corpus import Mixture, batches, rows_of
 from headrace.data.manifest import SourceCount, as_json, manifest
-from headrace.data.pack import TokenRow, pack
+from headrace.data.pack import PackedBatch, TokenRow, pack
 from headrace.data.sources import Document
 from headrace.errors import ConfigError
 from headrace.model import checkpoint
@@ -27,11 +27,12 @@ from headrace.model.config import ModelConfig
 from headrace.model.decoder import Decoder
 from headrace.model.generation import GenerationDefaults
 from headrace.tokens import ChatTemplate, Tokenizer, render, train_bpe
-from headrace.training import evaluate, loop, objectives, recipe, sample
+from headrace.training import evaluate, loop, recipe, sample, state
 from headrace.training.log import TrainingLog
-from headrace.training.recipe import Recipe, Shape, Stage
+from headrace.training.recipe import Recipe, Resume, Shape, Stage, Updates
 from headrace.training.recipes.card import Facts, card
 from headrace.training.supervise import Supervisor
+from headrace.training.task import NextToken, Sft
 
 TEMPLATE = Path(__file__).parents[2] / "sprout" / "chat_template.jinja"
 LOG = "training_log.jsonl"
@@ -71,25 +72,31 @@ def default() -> Recipe:
             context_tokens=1024,
         ),
         pretrain=Stage(
-            steps=200,
+            updates=Updates(
+                steps=200,
+                optimizer="muon",
+                matrix_lr=0.01,
+                lr=0.006,
+                warmup_steps=20,
+                decay_fraction=0.4,
+            ),
             rows_per_step=8,
             row_tokens=512,
             batch_tokens=2048,
-            matrix_lr=0.01,
-            other_lr=0.006,
-            warmup_steps=20,
-            decay_fraction=0.4,
         ),
         chat=Stage(
-            steps=160,
+            updates=Updates(
+                steps=160,
+                optimizer="muon",
+                matrix_lr=0.006,
+                lr=0.003,
+                warmup_steps=10,
+                decay_fraction=0.8,
+            ),
             rows_per_step=22,
             talk_rows_per_step=18,
             row_tokens=1024,
             batch_tokens=2048,
-            matrix_lr=0.006,
-            other_lr=0.003,
-            warmup_steps=10,
-            decay_fraction=0.8,
             replay_rows_per_step=1,
         ),
         limits_bytes=(("stdlib", 4_000_000), ("peps", 4_500_000), ("rust_book", 1_300_000)),
@@ -278,7 +285,7 @@ def tokenised(
     )
 
 
-def train(recipe_: Recipe, *, texts: Path | None, out: Path, resume: bool) -> Iterator[Event]:
+def train(recipe_: Recipe, *, texts: Path | None, out: Path, resume: Resume) -> Iterator[Event]:
     """Make the model in `out`; yields what happens.
 
     Raises:
@@ -286,8 +293,9 @@ def train(recipe_: Recipe, *, texts: Path | None, out: Path, resume: bool) -> It
     """
     torch.set_num_threads(recipe_.threads)
     out.mkdir(parents=True, exist_ok=True)
+    resuming = state.admit(out / "checkpoints", resume)
     corpus = gather(recipe_, texts=texts)
-    if resume and (out / "tokenizer.json").exists():
+    if resuming and (out / "tokenizer.json").exists():
         tokenizer = Tokenizer.load(out)
     else:
         tokenizer = train_tokenizer(corpus, recipe_.shape.vocab_tokens)
@@ -306,7 +314,7 @@ def train(recipe_: Recipe, *, texts: Path | None, out: Path, resume: bool) -> It
         parameters=sum(param.numel() for param in decoder.parameters()),
     )
     log = TrainingLog(out / LOG)
-    if not resume:
+    if not resuming:
         log.rewind("pretrain", 0)
         log.rewind("chat", 0)
     data_hashes = (tokenizer.fingerprint, *(row.sha256 for row in corpus.manifest))
@@ -318,22 +326,23 @@ def train(recipe_: Recipe, *, texts: Path | None, out: Path, resume: bool) -> It
     }
     mixtures = _mixtures(rows, recipe_)
     with loop.stop_on_signal() as should_stop:
-        for name, stage, objective in (
-            ("pretrain", recipe_.pretrain, objectives.next_token),
-            ("chat", recipe_.chat, objectives.sft),
+        for name, stage, task in (
+            ("pretrain", recipe_.pretrain, NextToken()),
+            ("chat", recipe_.chat, Sft()),
         ):
             trainee = loop.Trainee(
                 decoder=decoder,
                 batches=_batches(mixtures[name], stage.batch_tokens),
-                objective=objective,
+                task=task,
                 fingerprint=fingerprints[name],
+                config=recipe.resolved(recipe_),
             )
             reports = loop.run(
                 trainee,
                 name,
-                stage,
+                stage.updates,
                 directory=out / "checkpoints",
-                resume=resume,
+                resume=resuming,
                 should_stop=should_stop,
             )
             yield from _observed(reports, decoder, rows, tokenizer, template, recipe_, log)
@@ -390,7 +399,7 @@ def _mixtures(rows: Rows, recipe_: Recipe) -> dict[str, list[Mixture]]:
     }
 
 
-def _batches(mixtures: Sequence[Mixture], max_tokens: int) -> loop.Batches:
+def _batches(mixtures: Sequence[Mixture], max_tokens: int) -> Callable[[int], list[PackedBatch]]:
     return lambda step: batches(mixtures, step, max_tokens=max_tokens)
 
 

@@ -1,4 +1,4 @@
-"""`headrace train RECIPE`: run a recipe, show how it goes, leave a checkpoint that serves."""
+"""`headrace train sprout`: rebuild the bundled model from text."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,19 +6,11 @@ from typing import Annotated
 import typer
 
 from headrace.cli.report import emit_json, progress, progress_console
+from headrace.cli.train.options import Json, Out, ResumeMode, Sets
 from headrace.errors import ServiceError
-
-train = typer.Typer(
-    no_args_is_help=True, add_completion=False, help="Train a model from text, by a named recipe."
-)
+from headrace.training.recipe import Resume
 
 
-@train.callback()
-def _recipes() -> None:
-    """Train a model from text, by a named recipe."""
-
-
-@train.command()
 def sprout(
     texts: Annotated[
         Path | None,
@@ -27,19 +19,10 @@ def sprout(
             "standard library alone."
         ),
     ] = None,
-    out: Annotated[Path, typer.Option(help="Where it is made; the model is in OUT/model.")] = Path(
-        "sprout"
-    ),
-    sets: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", help="A value of the recipe, such as pretrain.steps=100; repeatable."
-        ),
-    ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the last checkpoint in OUT.")
-    ] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    out: Out = Path("sprout"),
+    sets: Sets = None,
+    resume: ResumeMode = Resume.ASK,
+    json: Json = False,
 ) -> None:
     """Rebuild sprout, the small model that comes with headrace."""
     from headrace.training import loop, recipe
@@ -49,7 +32,7 @@ def sprout(
     console = progress_console()
     scored: recipes.Scored | None = None
     published: recipes.Published | None = None
-    total = chosen.pretrain.steps + chosen.chat.steps
+    total = chosen.pretrain.updates.steps + chosen.chat.updates.steps
     try:
         with progress("reading the texts, training the tokenizer", total=total) as bar:
             for event in recipes.train(chosen, texts=texts, out=out, resume=resume):
@@ -61,7 +44,7 @@ def sprout(
                             f"{event.chat_tokens:,} tokens"
                         )
                     case loop.StepReport():
-                        before = 0 if event.stage == "pretrain" else chosen.pretrain.steps
+                        before = 0 if event.stage == "pretrain" else chosen.pretrain.updates.steps
                         bar.update(
                             completed=before + event.step,
                             description=f"{event.stage} loss {event.loss:.3f}, "

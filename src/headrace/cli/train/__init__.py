@@ -1,0 +1,19 @@
+"""`headrace train METHOD`: one file a method; each shows how its run goes and leaves a checkpoint.
+
+Nothing here or in the methods' modules imports torch before a method is called.
+"""
+
+import typer
+
+from headrace.cli.train.sprout import sprout
+
+train = typer.Typer(no_args_is_help=True, add_completion=False, help="Train a model.")
+
+
+@train.callback()
+def _methods() -> None:
+    """Train a model."""
+
+
+for _method in (sprout,):
+    train.command()(_method)
