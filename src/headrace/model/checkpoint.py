@@ -75,12 +75,12 @@ def load(
     directory, target = Path(path), torch.device(device)
     seen = peek(directory)
     stored = read_tensors(directory)
-    chosen = _choose_dtype(dtype, stored)
+    chosen = choose_dtype(dtype, stored)
     with torch.device("meta"):
         decoder = Decoder(seen.config, context_tokens=context_tokens or None)
         if seen.config.quantization is not None:
             prepare(decoder, seen.config.quantization, chosen)
-    _match(directory, decoder, stored)
+    match(directory, decoder, stored)
     _assign(decoder, stored, chosen, target)
     if target.type == "cpu":
         densify_fp8(decoder, chosen)  # no CPU computes in it
@@ -159,7 +159,12 @@ def hub_name(name: str) -> str:
     return name if name.startswith("lm_head.") else f"model.{name}"
 
 
-def _match(directory: Path, decoder: Decoder, stored: Mapping[str, TensorEntry]) -> None:
+def match(directory: Path, decoder: Decoder, stored: Mapping[str, TensorEntry]) -> None:
+    """Refuse files that are not this decoder's.
+
+    Raises:
+        CheckpointError: A tensor too many, too few, or of another shape or type, by its name.
+    """
     expected = {hub_name(name): tensor for name, tensor in decoder.state_dict().items()}
     missing = [name for name in expected if name not in stored]
     if missing:
@@ -199,7 +204,8 @@ def _some(names: list[str]) -> str:
     return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"
 
 
-def _choose_dtype(dtype: str, stored: Mapping[str, TensorEntry]) -> torch.dtype:
+def choose_dtype(dtype: str, stored: Mapping[str, TensorEntry]) -> torch.dtype:
+    """The type of a setting; auto = what most of the weights are stored in."""
     if dtype != "auto":
         return _dtype(dtype)
     elements: Counter[str] = Counter()
