@@ -20,6 +20,12 @@ struct Block {
 };
 
 void put_bf16(const Block& block, int from, int count, const float* x) {
+  if constexpr (!kNativeBf16Dot) {
+    float* out = (float*)block.data + (int64_t)from * block.width + block.row;
+    for (int k = 0; k < count; k++) *out = widen(narrow(x[k])), out += block.width;
+    if (count % 2) *out = 0;  // the last pair's second column
+    return;
+  }
   uint32_t* out = (uint32_t*)block.data + (int64_t)from / 2 * block.width + block.row;
   for (int k = 0; k < count; k += 16) {
     int some = std::min(16, count - k);
@@ -59,7 +65,7 @@ void put_group(const Block& block, const Tiles& form, int g, const float* x, int
     for (int i = 0; i < 4; i++) *codes = fours[i], codes += block.width;
   }
   ((float*)record)[block.row] = (by == 0 ? 0.0f : range.largest / 127.0f) + range.broken;
-  ((int32_t*)record)[block.width + block.row] = -form.offset() * isum(total);
+  ((int32_t*)record)[block.width + block.row] = -(form.format == HR_INT8 ? kDotOffset : form.offset()) * isum(total);
 }
 
 }  // namespace
@@ -71,7 +77,7 @@ void Activations::shape(int rows, const hr_matrix& matrix) {
   blocks_ = std::max(1, (rows + width - 1) / width);
   pieces_ = blocks_ >= kManyBlocks ? 1 : (form_.cols + kPiece - 1) / kPiece;
   row_bytes_ = form_.quantized() ? (int64_t)form_.groups() * (form_.group + 8)
-                                 : (int64_t)form_.pairs() * 4;
+                                 : (int64_t)form_.pairs() * (kNativeBf16Dot ? 4 : 8);
   memory_.reserve(rows * row_bytes_);
 }
 

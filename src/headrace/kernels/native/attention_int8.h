@@ -23,6 +23,10 @@ HR_INLINE void split(I whole, int8_t* high, int8_t* low) {
   store_s8(low, low_bits<7>(whole));
 }
 
+// Of a sum over the high parts, which is shifted by 7 before the low parts come.
+HR_INLINE I start_of(int32_t wholes) { return kDotOffset ? isub(izero(), iset1(wholes)) : izero(); }
+static_assert(kDotOffset == 0 || kDotOffset == 128);
+
 struct Int8Kernels {
   // Fours, the high parts [head_dim / 4][rows], then the low parts; `by` = scale * log2(e).
   static void pack_query(const float* q, float by, int row, int rows, int head_dim, RowBlock& block) {
@@ -57,7 +61,7 @@ struct Int8Kernels {
                        Weights& weights) {
     I sums[R][J];
     HR_UNROLL for (int r = 0; r < R; r++) {
-      I start = isub(izero(), iset1(block.query_sum[r]));
+      I start = start_of(block.query_sum[r]);
       HR_UNROLL for (int j = 0; j < J; j++) sums[r][j] = start;
     }
     const int32_t* q = (const int32_t*)block.q;
@@ -74,7 +78,7 @@ struct Int8Kernels {
           if ((at >> 6 & 1) == part) prefetch_far(ahead.k[sub + j] + at);
         }
         HR_UNROLL for (int r = 0; r < R; r++) {
-          HR_UNROLL for (int j = 0; j < J; j++) sums[r][j] = dot_u8s8(sums[r][j], k[j], q + r);
+          HR_UNROLL for (int j = 0; j < J; j++) sums[r][j] = dot_bytes(sums[r][j], k[j], q + r);
         }
       }
     }
@@ -178,7 +182,7 @@ struct Int8Kernels {
                             const Weights& weights) {
     I sums[R][N];
     HR_UNROLL for (int r = 0; r < R; r++) {
-      I start = isub(izero(), iset1(weights.sum[r]));
+      I start = start_of(weights.sum[r]);
       HR_UNROLL for (int n = 0; n < N; n++) sums[r][n] = start;
     }
     for (int part = 0; part < 2; part++) {
@@ -197,7 +201,7 @@ struct Int8Kernels {
             if ((t & 1) == part) prefetch_far(fetch + 64 * n);
           }
           HR_UNROLL for (int r = 0; r < R; r++) {
-            HR_UNROLL for (int n = 0; n < N; n++) sums[r][n] = dot_u8s8(sums[r][n], w[n], p + r * kChunk / 2);
+            HR_UNROLL for (int n = 0; n < N; n++) sums[r][n] = dot_bytes(sums[r][n], w[n], p + r * kChunk / 2);
           }
         }
       }

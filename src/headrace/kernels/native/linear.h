@@ -20,7 +20,8 @@
 // Layout of activations: blocks of up to kWidth... rows, a row's values 4 bytes at a time beside those
 // of its block's other rows, so that one pass over a tile serves them all. Quantized: for each group
 // of columns [rows] float scales, [rows] int32 starts of the sums (what cancels the weights' +128 or
-// +8), [group / 4][rows] of four int8; value = scale * q, scale = max |x| / 127.
+// +8), [group / 4][rows] of four int8; value = scale * q, scale = max |x| / 127. For bf16 weights on
+// processors without a dot product of bf16 pairs: values rounded to bf16, one as a float.
 //
 // Invariant (batch invariance): an output adds the products of a group as integers, exactly, and the
 // groups in order; bf16 adds pairs of columns in order. Neither blocks nor threads change that.
@@ -36,8 +37,8 @@
 namespace hr {
 
 // Rows of a block: as many as their sums have registers.
-constexpr int kWidthBf16 = kRegisters >= 32 ? 24 : 4;
-constexpr int kWidthQuantized = kRegisters >= 32 ? 12 : 2;
+constexpr int kWidthBf16 = kRegisters >= 32 ? 24 : 6;
+constexpr int kWidthQuantized = kRegisters >= 32 ? 12 : 4;
 constexpr int kMaxWidth = 24;
 
 class Activations {

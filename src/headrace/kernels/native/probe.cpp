@@ -34,16 +34,18 @@ void read(const uint8_t* from, const uint8_t* to) {
   sink = isum(iadd(iadd(sums[0], sums[1]), iadd(sums[2], sums[3])));
 }
 
-// The operands are as opaque to the compiler as in the kernels: read from memory each round.
+// The operands are as opaque to the compiler as in the kernels, and as many: read from memory each
+// round, one line of weights for all rows.
 void dot_int8() {
   alignas(64) volatile int32_t source[16] = {3};
+  static_assert(kChains <= 16);
   I sums[kChains];
   HR_UNROLL for (int i = 0; i < kChains; i++) sums[i] = iset1(i);  // equal chains may be made one
   const int32_t* x = const_cast<const int32_t*>(source);
-  W w = load_w(x);
   for (int round = 0; round < kRounds; round++) {
     asm volatile("" ::: "memory");
-    HR_UNROLL for (int i = 0; i < kChains; i++) sums[i] = dot_u8s8(sums[i], w, x);
+    W w = load_w(x);
+    HR_UNROLL for (int i = 0; i < kChains; i++) sums[i] = dot_bytes(sums[i], w, x + i);
   }
   HR_UNROLL for (int i = 1; i < kChains; i++) sums[0] = iadd(sums[0], sums[i]);
   sink = isum(sums[0]);
@@ -54,10 +56,10 @@ void dot_bf16_pairs() {
   F sums[kChains];
   HR_UNROLL for (int i = 0; i < kChains; i++) sums[i] = set1((float)i);
   const uint32_t* x = const_cast<const uint32_t*>(source);
-  W w = load_w(x);
   for (int round = 0; round < kRounds; round++) {
     asm volatile("" ::: "memory");
-    HR_UNROLL for (int i = 0; i < kChains; i++) sums[i] = dot_bf16(sums[i], w, x);
+    W w = load_w(x);
+    HR_UNROLL for (int i = 0; i < kChains; i++) sums[i] = dot_bf16(sums[i], w, x + i);
   }
   HR_UNROLL for (int i = 1; i < kChains; i++) sums[0] = add(sums[0], sums[i]);
   sink = (int32_t)sum(sums[0]);

@@ -86,21 +86,33 @@ HR_INLINE W high_nibbles(W w) { return _mm512_and_si512(_mm512_srli_epi16(w, 4),
 HR_INLINE void prefetch_far(const void* p) { _mm_prefetch((const char*)p, _MM_HINT_T1); }  // to L2
 HR_INLINE void prefetch(const void* p) { _mm_prefetch((const char*)p, _MM_HINT_T0); }
 
-// acc[i] += sum over 4 of w[4i + j] (unsigned) * a[j] (signed); `a` is 4 bytes, broadcast.
+// acc[i] += sum over 4 of (w[4i + j] - 128 + kDotOffset) * a[j]: what the instruction leaves of the
+// stored bytes' offset is taken off elsewhere. `a` is 4 signed bytes, broadcast, none of them -128.
 // Inline assembly: gcc 12 does not fold the broadcast into the instruction and copies accumulators.
-HR_INLINE I dot_u8s8(I acc, W w, const int32_t* a) {
+constexpr int kDotOffset = 128;
+HR_INLINE I dot_bytes(I acc, W w, const int32_t* a) {
   asm("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(acc) : "v"(w), "m"(*a));
   return acc;
 }
 
-// The same for w of at most 31.
-HR_INLINE I dot_u5s8(I acc, W w, const int32_t* a) { return dot_u8s8(acc, w, a); }
+// acc[i] += sum over 4 of w[4i + j] * a[j] for w of at most 15, up to kMostNibbles of them between
+// `begin_nibbles(acc)` and `acc = end_nibbles(acc, ...)`: narrower sums, where they are faster.
+typedef I Nibbles;
+constexpr int kMostNibbles = 64;
+HR_INLINE Nibbles begin_nibbles(I acc) { return acc; }
+HR_INLINE Nibbles dot_nibbles(Nibbles acc, W w, const int32_t* a) { return dot_bytes(acc, w, a); }
+HR_INLINE I end_nibbles(I, Nibbles n) { return n; }
 
 // acc[i] += w[2i] * a[0] + w[2i + 1] * a[1], bf16 operands; `a` is one pair, broadcast.
 HR_INLINE F dot_bf16(F acc, W w, const uint32_t* a) {
   asm("vdpbf16ps %2%{1to16%}, %1, %0" : "+v"(acc) : "v"(w), "m"(*a));
   return acc;
 }
+
+// Unused: bf16 pairs have an instruction of their own.
+HR_INLINE F evens(W) { return zero(); }
+HR_INLINE F odds(W) { return zero(); }
+HR_INLINE void fma_into(F&, F, F) {}
 
 HR_INLINE void pause() { _mm_pause(); }
 

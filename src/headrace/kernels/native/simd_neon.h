@@ -184,16 +184,26 @@ HR_INLINE W high_nibbles(W w) {
 HR_INLINE void prefetch_far(const void* p) { __builtin_prefetch(p, 0, 2); }
 HR_INLINE void prefetch(const void* p) { __builtin_prefetch(p); }
 
-HR_INLINE I dot_u8s8(I acc, W w, const int32_t* a) {
+constexpr int kDotOffset = 128;
+HR_INLINE I dot_bytes(I acc, W w, const int32_t* a) {
   int8x16_t x = vreinterpretq_s8_s32(vdupq_n_s32(*a));
   return quads<I>([&](int n) { return vusdotq_s32(acc.v[n], w.v[n], x); });
 }
-HR_INLINE I dot_u5s8(I acc, W w, const int32_t* a) { return dot_u8s8(acc, w, a); }
+typedef I Nibbles;
+constexpr int kMostNibbles = 64;
+HR_INLINE Nibbles begin_nibbles(I acc) { return acc; }
+HR_INLINE Nibbles dot_nibbles(Nibbles acc, W w, const int32_t* a) { return dot_bytes(acc, w, a); }
+HR_INLINE I end_nibbles(I, Nibbles n) { return n; }
 
 HR_INLINE F dot_bf16(F acc, W w, const uint32_t* a) {
   bfloat16x8_t x = vreinterpretq_bf16_u32(vdupq_n_u32(*a));
   return quads<F>([&](int n) { return vbfdotq_f32(acc.v[n], vreinterpretq_bf16_u8(w.v[n]), x); });
 }
+
+// Unused: bf16 pairs have an instruction of their own.
+HR_INLINE F evens(W) { return zero(); }
+HR_INLINE F odds(W) { return zero(); }
+HR_INLINE void fma_into(F&, F, F) {}
 
 HR_INLINE void pause() { asm volatile("isb"); }
 

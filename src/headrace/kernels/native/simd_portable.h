@@ -212,7 +212,8 @@ HR_INLINE W high_nibbles(W w) {
 HR_INLINE void prefetch_far(const void* p) { __builtin_prefetch(p, 0, 2); }
 HR_INLINE void prefetch(const void* p) { __builtin_prefetch(p); }
 
-HR_INLINE I dot_u8s8(I acc, W w, const int32_t* a) {
+constexpr int kDotOffset = 128;
+HR_INLINE I dot_bytes(I acc, W w, const int32_t* a) {
   int8_t x[4];
   memcpy(x, a, 4);
   for (int i = 0; i < 16; i++) {
@@ -220,7 +221,11 @@ HR_INLINE I dot_u8s8(I acc, W w, const int32_t* a) {
   }
   return acc;
 }
-HR_INLINE I dot_u5s8(I acc, W w, const int32_t* a) { return dot_u8s8(acc, w, a); }
+typedef I Nibbles;
+constexpr int kMostNibbles = 64;
+HR_INLINE Nibbles begin_nibbles(I acc) { return acc; }
+HR_INLINE Nibbles dot_nibbles(Nibbles acc, W w, const int32_t* a) { return dot_bytes(acc, w, a); }
+HR_INLINE I end_nibbles(I, Nibbles n) { return n; }
 
 HR_INLINE F dot_bf16(F acc, W w, const uint32_t* a) {
   bf16 x[2], pairs[32];
@@ -232,6 +237,14 @@ HR_INLINE F dot_bf16(F acc, W w, const uint32_t* a) {
   }
   return acc;
 }
+
+HR_INLINE F evens(W w) {
+  return lanes<F>([&](int i) { return widen((bf16)(w.v[4 * i] | w.v[4 * i + 1] << 8)); });
+}
+HR_INLINE F odds(W w) {
+  return lanes<F>([&](int i) { return widen((bf16)(w.v[4 * i + 2] | w.v[4 * i + 3] << 8)); });
+}
+HR_INLINE void fma_into(F& sum, F x, F y) { sum = fma(x, y, sum); }
 
 HR_INLINE void pause() {}
 
