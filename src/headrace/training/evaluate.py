@@ -10,9 +10,10 @@ from dataclasses import dataclass
 
 import torch
 
-from headrace.data.pack import PackedBatch
+from headrace.data.pack import PackedBatch, TokenRow
 from headrace.errors import DataError
 from headrace.model.decoder import Decoder
+from headrace.tokens import Tokenizer
 from headrace.training.objectives import next_token
 from headrace.training.task import hidden
 
@@ -34,6 +35,16 @@ class Score:
     perplexity: float
     bits_per_byte: float
     tokens: int
+
+
+def target_bytes(rows: Sequence[TokenRow], tokenizer: Tokenizer, *, without: int | None) -> int:
+    """UTF-8 bytes of the supervised targets; `without` = a token that stands for no text."""
+    return sum(
+        len(tokenizer.token_bytes(int(token)))
+        for row in rows
+        for token, weight in zip(row.ids[1:], row.weights[1:], strict=True)
+        if weight and int(token) != without
+    )
 
 
 @torch.no_grad()

@@ -5,7 +5,6 @@ alone, so a run that was interrupted anywhere and resumed ends bitwise where an 
 does (same machine, same number of threads).
 """
 
-import math
 import signal
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -15,11 +14,13 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Generic
 
+import torch
 from torch import nn
 
-from headrace.errors import DataError
+from headrace.errors import CheckpointError
 from headrace.model.decoder import Decoder
 from headrace.training import state
+from headrace.training.guard import Guard
 from headrace.training.optim import optimizers
 from headrace.training.recipe import Updates
 from headrace.training.schedule import factor
@@ -46,6 +47,10 @@ class StepReport:
     """Since the stage began in this process."""
     metrics: Mapping[str, float] = field(default_factory=dict[str, float])
     """What the task measures beside its loss: means over the units."""
+    skipped: int = 0
+    """Steps so far whose update was not made: their loss was a spike or no number."""
+    warning: str = ""
+    """What went wrong in this step or since the last, without ending the run."""
 
 
 class Interrupted(Exception):
@@ -99,18 +104,18 @@ def run(
 
     Raises:
         Interrupted: `should_stop()` said so; a checkpoint was written first.
-        DataError: The loss is no longer a number.
+        DataError: Too many steps in a row had a loss that is no number, or a spike.
+        CheckpointError: None can be loaded, or the last one of the stage cannot be written.
     """
     named = dict(trainee.named_parameters())
     optims = optimizers(named.items(), updates)
     base_lrs = [[group["lr"] for group in optim.param_groups] for optim in optims]
-    first, tokens = 0, 0
-    found = state.latest(directory, name) if resume else None
-    if found is not None:
-        progress = state.load(
-            found, named, optims, memory=trainee.memory, fingerprint=trainee.fingerprint
-        )
-        first, tokens = progress.step, progress.tokens
+    guard = Guard(updates)
+    resumed = _resume(trainee, name, directory, named, optims) if resume else _Resumed()
+    first, tokens, warning = 0, 0, resumed.warning
+    if resumed.progress is not None:
+        first, tokens = resumed.progress.step, resumed.progress.tokens
+        guard.restore(resumed.progress.guard)
 
     def checkpoint(next_step: int) -> None:
         progress = state.Progress(
@@ -118,7 +123,8 @@ def run(
             step=next_step,
             tokens=tokens,
             fingerprint=trainee.fingerprint,
-            config=dict(trainee.config),
+            guard=guard.state(),
+            config=trainee.config,
         )
         state.save(directory, named, optims, progress, memory=trainee.memory)
 
@@ -131,16 +137,15 @@ def run(
                 group["lr"] = lr * lr_factor
         done = accumulate(trainee.decoder, trainee.task, trainee.batches(step))
         norm = clip(named.values(), updates.clip_norm)
-        if not math.isfinite(done.loss) or not math.isfinite(norm):
-            raise DataError(
-                f"step {step} of {name}: loss {done.loss}, gradient norm {norm}; the last "
-                "checkpoint is good - resume it with a lower learning rate"
-            )
+        reason = guard.judge(done.loss, norm)
         for optim in optims:
-            optim.step()
+            if not reason:
+                optim.step()
             optim.zero_grad(set_to_none=True)
         tokens += done.tokens
         now = time.monotonic()
+        if reason:
+            warning += f"skipped, because {reason}"
         yield StepReport(
             stage=name,
             step=step + 1,
@@ -152,14 +157,57 @@ def run(
             tokens_per_s=done.tokens / (now - step_began),
             seconds=now - began,
             metrics=done.metrics,
+            skipped=guard.skipped,
+            warning=warning,
         )
+        warning = ""
         last = step + 1 == updates.steps
         if should_stop() and not last:
             checkpoint(step + 1)
-            raise Interrupted(f"stopped after step {step + 1} of {name}; --resume goes on from it")
-        if last or time.monotonic() - saved >= updates.checkpoint_every_s:
+            raise Interrupted(
+                f"stopped after step {step + 1} of {name}; --resume auto goes on from it"
+            )
+        if last:
             checkpoint(step + 1)
+        elif time.monotonic() - saved >= updates.checkpoint_every_s:
+            try:
+                checkpoint(step + 1)
+            except CheckpointError as error:
+                # Hours of training are not thrown away for it: said, and tried again later.
+                warning = f"no checkpoint: {error.message}. "
             saved = time.monotonic()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Resumed:
+    """Where a stage goes on, and what was wrong with newer checkpoints."""
+
+    progress: state.Progress | None = None
+    warning: str = ""
+
+
+def _resume(
+    trainee: Trainee[B],
+    name: str,
+    directory: Path,
+    named: Mapping[str, nn.Parameter],
+    optims: Sequence[torch.optim.Optimizer],
+) -> _Resumed:
+    """Load the newest checkpoint that is what was written."""
+    warning = ""
+    found = state.candidates(directory, name)
+    for path in found:
+        try:
+            progress = state.load(
+                path, named, optims, memory=trainee.memory, fingerprint=trainee.fingerprint
+            )
+        except state.Damaged as error:
+            warning += f"{error.message}. "
+            if path == found[-1]:
+                raise
+        else:
+            return _Resumed(progress=progress, warning=warning)
+    return _Resumed()
 
 
 @contextmanager

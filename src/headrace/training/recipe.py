@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from enum import StrEnum
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
+from headrace.data.pack import TokenRow
 from headrace.errors import ConfigError
 
 
@@ -68,7 +69,34 @@ class Updates:
     final_factor: float = 0.0
     """Where the decay ends, as a part of the peak."""
     clip_norm: float = 1.0
+    """Gradients are scaled down to this norm; 0 = they are left as they are."""
+    spike_sigmas: float = 6.0
+    """A step so many standard deviations above the window's mean is skipped; 0 = none is."""
+    spike_window: int = 128
+    """Steps that say what is usual; at least two."""
+    skip_limit: int = 8
+    """So many skipped in a row, spikes or no numbers at all, end the run."""
     checkpoint_every_s: float = 120.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Compute:
+    """How the arithmetic is done; what is computed stays the same but for rounding."""
+
+    threads: int = 0
+    """Of one operation; 0 = as torch chooses. Another number is another rounding."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rows:
+    """How text becomes the batches of a step."""
+
+    per_step: int
+    """Rows that a step's gradient is taken over."""
+    row_tokens: int
+    """Documents are cut into rows of at most this many tokens."""
+    batch_tokens: int
+    """A forward pass holds at most this many tokens; a step is as many passes as it needs."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -150,6 +178,16 @@ def fingerprint(recipe: object, *data_hashes: str) -> str:
     """SHA-256 of the recipe and of what it is trained on."""
     text = json.dumps([resolved(recipe), *data_hashes], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def rows_hash(rows: Iterable[TokenRow]) -> str:
+    """SHA-256 of ids and weights in order."""
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(len(row.ids).to_bytes(8, "big"))
+        digest.update(row.ids.tobytes())
+        digest.update(row.weights.tobytes())
+    return digest.hexdigest()
 
 
 def _replaced(part: Any, path: list[str], key: str, text: str) -> Any:

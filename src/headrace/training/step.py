@@ -4,6 +4,7 @@ Invariant: k micro-batches give the gradient of their union, however the supervi
 spread over them, because every sum is divided by the weight of the whole step.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -56,5 +57,13 @@ def accumulate(decoder: Decoder, task: Task[B], batches: Sequence[B]) -> StepLos
 
 
 def clip(parameters: Iterable[Tensor], max_norm: float) -> float:
-    """Scale the gradients down to `max_norm` where they are larger; the norm before."""
-    return float(nn.utils.clip_grad_norm_(parameters, max_norm))
+    """The gradients' norm; where it is above a `max_norm` other than 0 they are scaled down to it.
+
+    A norm that is no number leaves them as they are; the step is not to be made then.
+    """
+    held = [param for param in parameters if param.grad is not None]
+    total = nn.utils.get_total_norm([param.grad for param in held if param.grad is not None])
+    norm = float(total)
+    if max_norm and norm > max_norm and math.isfinite(norm):
+        nn.utils.clip_grads_with_norm_(held, max_norm, total)
+    return norm

@@ -1,5 +1,6 @@
 """The loop learns, resumes bitwise from anywhere, and refuses what it cannot continue."""
 
+import errno
 import os
 import signal
 from pathlib import Path
@@ -13,6 +14,7 @@ from headrace.model.decoder import Decoder
 from headrace.training import loop, state
 from headrace.training.log import TrainingLog
 from headrace.training.optim import optimizers
+from headrace.training.recipe import Resume
 from headrace.training.sample import greedy
 
 
@@ -47,8 +49,8 @@ def test_a_finished_run_resumes_to_itself(tmp_path: Path) -> None:
 def test_checkpoints_are_whole_and_the_newest_two_stay(tmp_path: Path) -> None:
     fx.trained(tmp_path, fx.updates(steps=5, checkpoint_every_s=0.0))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["pretrain_000004", "pretrain_000005"]
-    assert state.latest(tmp_path, "pretrain") == tmp_path / "pretrain_000005"
-    assert state.latest(tmp_path, "chat") is None
+    assert state.candidates(tmp_path, "pretrain")[0] == tmp_path / "pretrain_000005"
+    assert state.candidates(tmp_path, "chat") == []
 
 
 def _load_into(path: Path, decoder: Decoder, fingerprint: str = "f") -> state.Progress:
@@ -66,13 +68,81 @@ def test_a_checkpoint_of_something_else_is_refused(tmp_path: Path) -> None:
     assert _load(path).step == 2
     with pytest.raises(CheckpointError, match="another recipe or other data"):
         _load(path, "other")
-    data = (path / "state.safetensors").read_bytes()
-    (path / "state.safetensors").write_bytes(data[: len(data) // 2])
-    with pytest.raises(CheckpointError, match="cannot resume"):
+    data = bytearray((path / "state.safetensors").read_bytes())
+    data[-1] ^= 1
+    (path / "state.safetensors").write_bytes(data)
+    with pytest.raises(state.Damaged, match="not what was written"):
         _load(path)
     (path / "state.json").write_text("{}")
-    with pytest.raises(CheckpointError, match="cannot resume"):
+    with pytest.raises(state.Damaged, match="cannot resume"):
         _load(path)
+
+
+def test_what_a_crash_damaged_is_passed_over(tmp_path: Path) -> None:
+    """The checkpoint before it is as good, and the run says what happened."""
+    plan = fx.updates(checkpoint_every_s=0.0)
+    whole, reports = fx.trained(tmp_path / "whole", plan)
+    fx.trained(tmp_path / "cut", plan, stop=7)
+    newest = tmp_path / "cut" / "pretrain_000007"
+    (newest / "state.safetensors").write_bytes(b"torn")
+    resumed, rest = fx.trained(tmp_path / "cut", plan, model=fx.decoder(seed=9), resume=True)
+    assert fx.same(whole, resumed)
+    assert [r.loss for r in rest] == [r.loss for r in reports[6:]]
+    assert "pretrain_000007/state.safetensors is not what was written" in rest[0].warning
+    assert rest[1].warning == ""
+    for path in (tmp_path / "cut").iterdir():
+        (path / "state.json").unlink()
+    with pytest.raises(state.Damaged):
+        fx.trained(tmp_path / "cut", plan, resume=True)
+
+
+def _disk_full(*_: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_full_disk_costs_a_checkpoint_and_not_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = fx.updates(checkpoint_every_s=0.0)
+    whole, _ = fx.trained(tmp_path / "whole", plan)
+    model, reports, at = fx.decoder(), list[loop.StepReport](), tmp_path / "full"
+    for report in loop.run(fx.trainee(model, fx.rows(50)), "pretrain", plan, directory=at):
+        reports.append(report)
+        monkeypatch.undo()
+        if 5 <= report.step <= 8:
+            monkeypatch.setattr(state, "save_file", _disk_full)
+    assert [bool(r.warning) for r in reports] == [6 <= r.step <= 9 for r in reports]
+    assert "No space left on device; pretrain_000004 is whole" in reports[6].warning
+    assert fx.same(whole, model)
+    assert sorted(p.name for p in at.iterdir()) == ["pretrain_000011", "pretrain_000012"]
+
+
+def test_a_full_disk_at_the_end_is_an_error_and_the_last_good_one_loads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = fx.updates()
+    whole, _ = fx.trained(tmp_path / "whole", plan)
+    at = tmp_path / "cut"
+    fx.trained(at, plan, stop=5)
+    with monkeypatch.context() as patch:
+        patch.setattr(state, "save_file", _disk_full)
+        with pytest.raises(CheckpointError, match="pretrain_000005 is whole and --resume auto"):
+            fx.trained(at, plan, resume=True)
+    assert [p.name for p in at.iterdir()] == ["pretrain_000005"]
+    resumed, _ = fx.trained(at, plan, model=fx.decoder(seed=9), resume=True)
+    assert fx.same(whole, resumed)
+
+
+def test_what_to_do_with_an_earlier_run_is_asked(tmp_path: Path) -> None:
+    assert not state.admit(tmp_path, Resume.ASK)
+    fx.trained(tmp_path, fx.updates(steps=2))
+    (tmp_path / ".pretrain_000003.17").mkdir()
+    with pytest.raises(CheckpointError, match="--resume auto goes on"):
+        state.admit(tmp_path, Resume.ASK)
+    assert state.admit(tmp_path, Resume.AUTO)
+    assert [p.name for p in tmp_path.iterdir()] == ["pretrain_000002"]
+    assert not state.admit(tmp_path, Resume.NEVER)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_checkpoint_of_another_shape_is_refused(tmp_path: Path) -> None:
@@ -81,12 +151,15 @@ def test_a_checkpoint_of_another_shape_is_refused(tmp_path: Path) -> None:
         _load_into(tmp_path / "pretrain_000001", fx.decoder(tied=False))
 
 
-def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path) -> None:
+def test_a_loss_that_is_no_number_is_skipped_and_then_stops_the_run(tmp_path: Path) -> None:
     decoder = fx.decoder()
     with torch.no_grad():
         decoder.norm.weight.fill_(float("nan"))
-    with pytest.raises(DataError, match="step 0 of pretrain: loss nan"):
-        fx.trained(tmp_path, fx.updates(), model=decoder)
+    before = {name: param.clone() for name, param in decoder.named_parameters()}
+    with pytest.raises(DataError, match=r"3 steps in a row .* its loss is nan"):
+        fx.trained(tmp_path, fx.updates(skip_limit=3), model=decoder)
+    for name, param in decoder.named_parameters():
+        assert torch.equal(param, before[name]) or name == "norm.weight"
 
 
 def test_signals_raise_a_flag_and_handlers_come_back() -> None:

@@ -5,6 +5,8 @@ Nothing here or in the methods' modules imports torch before a method is called.
 
 import typer
 
+from headrace.cli.train.pretrain import pretrain
+from headrace.cli.train.sft import sft
 from headrace.cli.train.sprout import sprout
 
 train = typer.Typer(no_args_is_help=True, add_completion=False, help="Train a model.")
@@ -15,5 +17,5 @@ def _methods() -> None:
     """Train a model."""
 
 
-for _method in (sprout,):
+for _method in (pretrain, sft, sprout):
     train.command()(_method)

@@ -1,12 +1,17 @@
 """The options that training methods share, so that each is worded once."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from headrace.cli.report import emit_json
 from headrace.training.recipe import Resume
 
+if TYPE_CHECKING:
+    from headrace.cli.train.view import Ended
+
+Model = Annotated[Path, typer.Option(help="Directory of the model to begin with.")]
 Out = Annotated[
     Path, typer.Option(help="Where it is made: OUT/model, OUT/checkpoints, OUT/training_log.jsonl.")
 ]
@@ -22,4 +27,20 @@ ResumeMode = Annotated[
         "never = discard what is there; ask = refuse where there is one.",
     ),
 ]
+TensorBoard = Annotated[
+    bool,
+    typer.Option("--tensorboard", help="Write event files to OUT/tensorboard as well."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+
+def finish(ended: "Ended", *, json: bool) -> None:
+    """Print what a run made, the last thing that a method does."""
+    published = ended.published
+    assert published is not None
+    if json:
+        held_out = {stage: scored.scores for stage, scored in ended.scores.items()}
+        emit_json({"published": published, "held_out": held_out})
+    else:
+        typer.echo(f"{published.path}: {published.weight_bytes:,} bytes of weights")
+        typer.echo(f"talk to it: headrace chat --model {published.path}")

@@ -23,19 +23,20 @@ from headrace.data.pack import PackedBatch, TokenRow, pack
 from headrace.data.sources import Document
 from headrace.errors import ConfigError
 from headrace.model import checkpoint
-from headrace.model.config import ModelConfig
 from headrace.model.decoder import Decoder
 from headrace.model.generation import GenerationDefaults
 from headrace.tokens import ChatTemplate, Tokenizer, render, train_bpe
 from headrace.training import evaluate, loop, recipe, sample, state
-from headrace.training.log import TrainingLog
+from headrace.training.log import FILE as LOG
+from headrace.training.log import Logs
 from headrace.training.recipe import Recipe, Resume, Shape, Stage, Updates
+from headrace.training.recipes import base
 from headrace.training.recipes.card import Facts, card
 from headrace.training.supervise import Supervisor
 from headrace.training.task import NextToken, Sft
+from headrace.training.watch import Event, Prepared, Published, Watch, observed
 
 TEMPLATE = Path(__file__).parents[2] / "sprout" / "chat_template.jinja"
-LOG = "training_log.jsonl"
 END_OF_TEXT, TURN, END_OF_TURN = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 MARKS = (
     "<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>", "<think>", "</think>",
@@ -116,49 +117,6 @@ class Corpus:
     manifest: Sequence[SourceCount]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Prepared:
-    """The run is about to begin."""
-
-    documents: int
-    text_bytes: int
-    pretrain_rows: int
-    pretrain_tokens: int
-    chat_rows: int
-    chat_tokens: int
-    parameters: int
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Scored:
-    """The model on held-out text."""
-
-    stage: str
-    step: int
-    score: evaluate.Score
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Sampled:
-    """What the model says, greedily."""
-
-    stage: str
-    step: int
-    prompt: str
-    answer: str
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Published:
-    """The finished checkpoint."""
-
-    path: Path
-    weight_bytes: int
-
-
-Event = Prepared | loop.StepReport | Scored | Sampled | Published
-
-
 def gather(recipe_: Recipe, *, texts: Path | None) -> Corpus:
     """Read the sources and set the held-out documents aside."""
     library = itertools.chain(sources.stdlib(), sources.stdlib_prose())
@@ -210,38 +168,6 @@ def train_tokenizer(corpus: Corpus, vocab_tokens: int) -> Tokenizer:
     return tokenizer
 
 
-def model_config(shape: Shape, tokenizer: Tokenizer) -> ModelConfig:
-    """Qwen3's config for the recipe's shape."""
-    return ModelConfig.from_hf(
-        {
-            "model_type": "qwen3",
-            "vocab_size": shape.vocab_tokens,
-            "hidden_size": shape.width,
-            "intermediate_size": shape.mlp_width,
-            "num_hidden_layers": shape.layers,
-            "num_attention_heads": shape.heads,
-            "num_key_value_heads": shape.kv_heads,
-            "head_dim": shape.head_width,
-            "max_position_embeddings": shape.context_tokens,
-            "rope_theta": shape.rope_theta,
-            "tie_word_embeddings": True,
-            "eos_token_id": tokenizer.special[END_OF_TURN],
-            "pad_token_id": tokenizer.special[END_OF_TEXT],
-        }
-    )
-
-
-def fresh(config: ModelConfig, *, seed: int) -> Decoder:
-    """A decoder that begins as the identity: what its layers add to the stream starts at zero."""
-    decoder = Decoder(config)
-    decoder.init_weights(seed)
-    with torch.no_grad():
-        for name, param in decoder.named_parameters():
-            if name.endswith(("o_proj.weight", "down_proj.weight")):
-                param.zero_()
-    return decoder
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rows:
     """The corpus as ids."""
@@ -285,7 +211,14 @@ def tokenised(
     )
 
 
-def train(recipe_: Recipe, *, texts: Path | None, out: Path, resume: Resume) -> Iterator[Event]:
+def train(
+    recipe_: Recipe,
+    *,
+    texts: Path | None,
+    out: Path,
+    resume: Resume = Resume.ASK,
+    tensorboard: bool = False,
+) -> Iterator[Event]:
     """Make the model in `out`; yields what happens.
 
     Raises:
@@ -303,20 +236,26 @@ def train(recipe_: Recipe, *, texts: Path | None, out: Path, resume: Resume) -> 
     shutil.copyfile(TEMPLATE, out / TEMPLATE.name)
     template = ChatTemplate.load(out)
     rows = tokenised(corpus, tokenizer, template, recipe_)
-    decoder = fresh(model_config(recipe_.shape, tokenizer), seed=recipe_.seed)
-    yield Prepared(
-        documents=len(corpus.train) + len(corpus.held_out),
-        text_bytes=sum(row.text_bytes for row in corpus.manifest),
-        pretrain_rows=len(rows.pretrain),
-        pretrain_tokens=sum(len(row.ids) - 1 for row in rows.pretrain),
-        chat_rows=len(rows.quoted) + len(rows.talk),
-        chat_tokens=sum(len(row.ids) - 1 for row in (*rows.quoted, *rows.talk)),
-        parameters=sum(param.numel() for param in decoder.parameters()),
+    decoder = base.fresh(
+        recipe_.shape,
+        seed=recipe_.seed,
+        eos_id=tokenizer.special[END_OF_TURN],
+        pad_id=tokenizer.special[END_OF_TEXT],
     )
-    log = TrainingLog(out / LOG)
+    parameters = sum(param.numel() for param in decoder.parameters())
+    yield Prepared(
+        parameters=parameters,
+        trained=parameters,
+        facts={
+            "documents": len(corpus.train) + len(corpus.held_out),
+            "tokens of text": sum(len(row.ids) - 1 for row in rows.pretrain),
+            "conversations": len(rows.quoted) + len(rows.talk),
+            "tokens of chat": sum(len(row.ids) - 1 for row in (*rows.quoted, *rows.talk)),
+        },
+    )
+    logs = Logs(out, tensorboard=tensorboard)
     if not resuming:
-        log.rewind("pretrain", 0)
-        log.rewind("chat", 0)
+        (out / LOG).unlink(missing_ok=True)
     data_hashes = (tokenizer.fingerprint, *(row.sha256 for row in corpus.manifest))
     fingerprints = {
         # A stage depends on itself and on what came before: the chat stage can be tried again with
@@ -345,7 +284,13 @@ def train(recipe_: Recipe, *, texts: Path | None, out: Path, resume: Resume) -> 
                 resume=resuming,
                 should_stop=should_stop,
             )
-            yield from _observed(reports, decoder, rows, tokenizer, template, recipe_, log)
+            watch = Watch(
+                every_steps=recipe_.evaluate_every_steps,
+                score=lambda: asdict(evaluate.score(decoder, rows.held_out)),
+                sample=(lambda: _answers(decoder, tokenizer, template)) if name == "chat" else None,
+            )
+            yield from observed(reports, watch, logs)
+    logs.close()
     yield publish(decoder, tokenizer, recipe_, corpus.manifest, out=out)
 
 
@@ -403,34 +348,11 @@ def _batches(mixtures: Sequence[Mixture], max_tokens: int) -> Callable[[int], li
     return lambda step: batches(mixtures, step, max_tokens=max_tokens)
 
 
-def _observed(
-    reports: Iterator[loop.StepReport],
-    decoder: Decoder,
-    rows: Rows,
-    tokenizer: Tokenizer,
-    template: ChatTemplate,
-    recipe_: Recipe,
-    log: TrainingLog,
-) -> Iterator[Event]:
-    """The reports, logged, with scores and samples in between."""
-    for place, report in enumerate(reports):
-        if place == 0:
-            log.rewind(report.stage, report.step)
-        log.append({"kind": "step", **asdict(report)})
-        yield report
-        last = report.step == report.steps
-        if report.step % recipe_.evaluate_every_steps and not last:
-            continue
-        at = {"stage": report.stage, "step": report.step}
-        score = evaluate.score(decoder, rows.held_out)
-        log.append({"kind": "score", **at, **asdict(score)})
-        yield Scored(stage=report.stage, step=report.step, score=score)
-        if report.stage != "chat":
-            continue
-        for prompt in PROMPTS:
-            answer = ask(decoder, tokenizer, template, prompt)
-            log.append({"kind": "sample", **at, "prompt": prompt, "answer": answer})
-            yield Sampled(stage=report.stage, step=report.step, prompt=prompt, answer=answer)
+def _answers(
+    decoder: Decoder, tokenizer: Tokenizer, template: ChatTemplate
+) -> Iterator[tuple[str, str]]:
+    for prompt in PROMPTS:
+        yield prompt, ask(decoder, tokenizer, template, prompt)
 
 
 def ask(decoder: Decoder, tokenizer: Tokenizer, template: ChatTemplate, prompt: str) -> str:

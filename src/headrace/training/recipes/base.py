@@ -1,0 +1,147 @@
+"""A model directory -> what a tuning method starts from; the tuned decoder -> OUT/model.
+
+Shared by every method that begins with a model: what is read once and written back unchanged is
+the tokenizer, the chat template and the generation defaults, so that the tuned model serves as its
+base does.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from headrace.errors import CheckpointError
+from headrace.model import checkpoint
+from headrace.model.config import ModelConfig
+from headrace.model.decoder import Decoder
+from headrace.tokens import ChatTemplate, Tokenizer, render
+from headrace.training import sample
+from headrace.training.recipe import Compute, Shape
+from headrace.training.watch import Published
+from headrace.types import Message
+
+_CARRIED = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tokenizer.model",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "vocab.json",
+    "merges.txt",
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Base:
+    """A model that is to be tuned."""
+
+    decoder: Decoder
+    """In float32, its memory its own."""
+    tokenizer: Tokenizer
+    template: ChatTemplate
+    loaded: checkpoint.Checkpoint
+    """As it was read: its fingerprint, generation defaults and path."""
+
+
+def fresh(shape: Shape, *, seed: int, eos_id: int | None, pad_id: int | None) -> Decoder:
+    """A new Qwen3-shaped decoder that begins as the identity.
+
+    What its layers add to the stream starts at zero (as in muP, arXiv 2203.03466).
+    """
+    config = ModelConfig.from_hf(
+        {
+            "model_type": "qwen3",
+            "vocab_size": shape.vocab_tokens,
+            "hidden_size": shape.width,
+            "intermediate_size": shape.mlp_width,
+            "num_hidden_layers": shape.layers,
+            "num_attention_heads": shape.heads,
+            "num_key_value_heads": shape.kv_heads,
+            "head_dim": shape.head_width,
+            "max_position_embeddings": shape.context_tokens,
+            "rope_theta": shape.rope_theta,
+            "tie_word_embeddings": True,
+            "eos_token_id": eos_id,
+            "pad_token_id": pad_id,
+        }
+    )
+    decoder = Decoder(config)
+    decoder.init_weights(seed)
+    for name, param in decoder.named_parameters():
+        if name.endswith(("o_proj.weight", "down_proj.weight")):
+            param.data.zero_()
+    return decoder
+
+
+def read(model: Path) -> Base:
+    """Load what is to be tuned.
+
+    Raises:
+        CheckpointError: It cannot be loaded, or is quantized.
+    """
+    loaded = checkpoint.load(model, dtype="float32")
+    if loaded.config.quantization is not None:
+        raise CheckpointError(
+            f"{model} is quantized, and its weights cannot be trained; give the model it was "
+            "made from"
+        )
+    for param in loaded.decoder.parameters():
+        # Weights are mapped from the file, which a step must not write to.
+        param.data = param.data.clone()
+        param.requires_grad_(True)
+    return Base(
+        decoder=loaded.decoder,
+        tokenizer=Tokenizer.load(model),
+        template=ChatTemplate.load(model),
+        loaded=loaded,
+    )
+
+
+def publish(base: Base, decoder: Decoder, out: Path, *, dtype: str = "auto") -> Published:
+    """Write OUT/model, in the place of one that is there.
+
+    Args:
+        base: What it was made from.
+        decoder: The tuned weights.
+        out: The run's directory.
+        dtype: Of the file; auto = what the base is stored in.
+    """
+    target = out / "model"
+    source = base.loaded.path
+    carried = {n: (source / n).read_bytes() for n in _CARRIED if (source / n).is_file()}
+    checkpoint.save(
+        decoder,
+        replace(base.loaded.config, quantization=None),
+        target,
+        dtype=base.loaded.config.dtype if dtype == "auto" else dtype,
+        generation=base.loaded.generation,
+        beside=carried,
+        replace_existing=True,
+    )
+    return published(target)
+
+
+def published(target: Path) -> Published:
+    """What `target` holds, for the last event of a run."""
+    size = sum(path.stat().st_size for path in target.glob("*.safetensors"))
+    return Published(path=target, weight_bytes=size)
+
+
+def set_up(compute: Compute) -> None:
+    """Threads, before anything is computed."""
+    if compute.threads:
+        torch.set_num_threads(compute.threads)
+
+
+def answers(
+    base: Base, prompts: Sequence[Sequence[Message]], *, max_tokens: int
+) -> Iterator[tuple[str, str]]:
+    """(last message, greedy answer) of each conversation; an unfinished one ends in an ellipsis."""
+    ends = set(base.loaded.eos_ids)
+    for messages in prompts:
+        rendered = render(base.tokenizer, base.template, messages, add_generation_prompt=True)
+        ids = sample.greedy(base.decoder, rendered.ids, max_tokens=max_tokens, eos_ids=ends)
+        ended = bool(ids) and ids[-1] in ends
+        yield messages[-1].text, base.tokenizer.decode(ids) + ("" if ended else " …")
