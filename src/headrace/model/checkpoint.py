@@ -23,7 +23,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from headrace.errors import CheckpointError
-from headrace.model.config import ModelConfig
+from headrace.model.config import ModelConfig, classifier_fields
 from headrace.model.decoder import Decoder
 from headrace.model.files import INDEX, SINGLE, TensorEntry, peek, read_tensors
 from headrace.model.fingerprint import fingerprint, write_sums
@@ -76,15 +76,9 @@ def load(
     seen = peek(directory)
     stored = read_tensors(directory)
     chosen = choose_dtype(dtype, stored)
-    with torch.device("meta"):
-        decoder = Decoder(seen.config, context_tokens=context_tokens or None)
-        if seen.config.quantization is not None:
-            prepare(decoder, seen.config.quantization, chosen)
-    match(directory, decoder, stored)
-    _assign(decoder, stored, chosen, target)
-    if target.type == "cpu":
-        densify_fp8(decoder, chosen)  # no CPU computes in it
-    decoder.eval()
+    decoder = assemble(
+        directory, seen.config, stored, dtype=chosen, device=target, context_tokens=context_tokens
+    )
     return Checkpoint(
         decoder=decoder,
         config=seen.config,
@@ -96,6 +90,27 @@ def load(
     )
 
 
+def assemble(
+    directory: Path,
+    config: ModelConfig,
+    stored: Mapping[str, TensorEntry],
+    *,
+    dtype: torch.dtype,
+    device: torch.device,
+    context_tokens: int = 0,
+) -> Decoder:
+    """The decoder of a config with the weights of a directory's headers, each exactly once."""
+    with torch.device("meta"):
+        decoder = Decoder(config, context_tokens=context_tokens or None)
+        if config.quantization is not None:
+            prepare(decoder, config.quantization, dtype)
+    match(directory, decoder, stored)
+    _assign(decoder, stored, dtype, device)
+    if device.type == "cpu":
+        densify_fp8(decoder, dtype)  # no CPU computes in it
+    return decoder.eval()
+
+
 def save(
     decoder: Decoder,
     config: ModelConfig,
@@ -104,6 +119,7 @@ def save(
     dtype: str = "auto",
     shard_bytes: int = _SHARD_BYTES,
     generation: GenerationDefaults | None = None,
+    score_1D: Tensor | None = None,
     beside: Mapping[str, bytes] = MappingProxyType({}),
     replace_existing: bool = False,
 ) -> None:
@@ -119,6 +135,7 @@ def save(
         dtype: auto | float32 | bfloat16 | float16; auto = the decoder's own.
         shard_bytes: Largest weight file; a tensor is never split.
         generation: Written to generation_config.json where given.
+        score_1D: Of a reward model (see `reward`): takes the place of the head over words.
         beside: Further files, by their names.
         replace_existing: Put it in the place of a directory that is there, with all it holds.
 
@@ -141,10 +158,17 @@ def save(
     try:
         for file, content in beside.items():
             (staging / file).write_bytes(content)
-        _write_json(staging / "config.json", replace(config, dtype=name).to_hf())
+        hf = replace(config, dtype=name).to_hf()
+        if score_1D is not None:
+            hf |= classifier_fields(config)
+        _write_json(staging / "config.json", hf)
         if generation is not None:
             _write_json(staging / "generation_config.json", generation.to_hf())
-        _write_weights(decoder, staging, chosen, shard_bytes)
+        values = {hub_name(key): value for key, value in decoder.state_dict().items()}
+        if score_1D is not None:
+            values.pop("lm_head.weight", None)
+            values["score.weight"] = score_1D
+        _write_weights(values, staging, chosen, shard_bytes)
         if config.quantization is not None:
             write_sums(staging)
         _publish(staging, target)
@@ -248,17 +272,15 @@ def _assign(
     decoder.load_state_dict(state, assign=True)
 
 
-def _write_weights(decoder: Decoder, staging: Path, dtype: torch.dtype, shard_bytes: int) -> None:
-    values = decoder.state_dict()
+def _write_weights(
+    values: Mapping[str, Tensor], staging: Path, dtype: torch.dtype, shard_bytes: int
+) -> None:
     shards = list(_shards(values, dtype, shard_bytes))
     weight_map: dict[str, str] = {}
     total = 0
     for number, names in enumerate(shards, start=1):
         file = SINGLE if len(shards) == 1 else f"model-{number:05}-of-{len(shards):05}.safetensors"
-        tensors = {
-            hub_name(name): _cast(name, values[name], dtype).to("cpu").contiguous()
-            for name in names
-        }
+        tensors = {name: _cast(name, values[name], dtype).to("cpu").contiguous() for name in names}
         save_file(tensors, staging / file, metadata={"format": "pt"})
         weight_map |= dict.fromkeys(tensors, file)
         total += sum(tensor.nbytes for tensor in tensors.values())

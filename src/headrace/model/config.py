@@ -177,6 +177,21 @@ class ModelConfig:
         return hf
 
 
+def classifier_fields(config: ModelConfig) -> dict[str, Any]:
+    """What `config.json` says where a scalar head takes the place of the one over words."""
+    return {
+        "architectures": [classifier_of(config.family)],
+        "id2label": {"0": "LABEL_0"},
+        "label2id": {"LABEL_0": 0},
+        "num_labels": 1,
+    }
+
+
+def classifier_of(family: str) -> str:
+    """The family's architecture with a head of labels, in transformers' names."""
+    return ARCHITECTURES[family].replace("ForCausalLM", "ForSequenceClassification")
+
+
 _SIZES = (
     "vocab_size",
     "hidden_size",
