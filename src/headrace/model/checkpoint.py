@@ -8,9 +8,6 @@ the same logits; a directory appears complete or not at all. A quantized directo
 """
 
 import json
-import os
-import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -29,6 +26,7 @@ from headrace.model.files import INDEX, SINGLE, TensorEntry, peek, read_tensors
 from headrace.model.fingerprint import fingerprint, write_sums
 from headrace.model.generation import GenerationDefaults
 from headrace.model.quantized import SCALE, check_described, densify_fp8, prepare
+from headrace.model.staging import staged
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 """Names of settings and of config.json -> torch."""
@@ -125,8 +123,7 @@ def save(
 ) -> None:
     """Write a directory that transformers, and `load`, read.
 
-    It is written beside its place and renamed into it. Replacing takes two renames: a crash between
-    them leaves the old directory under its temporary name.
+    It appears complete or not at all (see `staging`).
 
     Args:
         decoder: The weights.
@@ -145,17 +142,10 @@ def save(
     """
     target = Path(path)
     check_described(decoder, config.quantization)
-    if target.exists() and not replace_existing:
-        raise CheckpointError(f"{target} exists already; choose another directory or remove it")
     own = decoder.norm.weight.dtype
     chosen = own if dtype == "auto" else _dtype(dtype)
     name = next(key for key, value in DTYPES.items() if value == chosen)
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-    except OSError as error:
-        raise CheckpointError(f"cannot write beside {target}: {error.strerror}") from error
-    try:
+    with staged(target, replace_existing=replace_existing) as staging:
         for file, content in beside.items():
             (staging / file).write_bytes(content)
         hf = replace(config, dtype=name).to_hf()
@@ -171,11 +161,6 @@ def save(
         _write_weights(values, staging, chosen, shard_bytes)
         if config.quantization is not None:
             write_sums(staging)
-        _publish(staging, target)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"cannot write {target}: {error}") from error
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
 
 
 def hub_name(name: str) -> str:
@@ -310,17 +295,3 @@ def _cast(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
 
 def _write_json(path: Path, value: Mapping[str, object]) -> None:
     path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-
-
-def _publish(staging: Path, target: Path) -> None:
-    staging.chmod(0o755)  # mkdtemp's 0700 is not meant to last
-    for file in staging.iterdir():
-        with file.open("rb") as stream:
-            os.fsync(stream.fileno())
-    if not target.exists():
-        staging.rename(target)
-        return
-    old = Path(tempfile.mkdtemp(prefix=f".{target.name}-old-", dir=target.parent))
-    target.rename(old)
-    staging.rename(target)
-    shutil.rmtree(old, ignore_errors=True)
