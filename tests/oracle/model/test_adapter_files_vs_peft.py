@@ -93,7 +93,6 @@ def test_a_saved_config_is_what_peft_would_write(directory: Path, tmp_path: Path
     adapters.attach(decoder, adapters.plan(decoder.config, chosen))
     save_adapter(decoder, tmp_path / "a", base="org/base", origin=Origin(fingerprint=""))
     ours = json.loads((tmp_path / "a/adapter_config.json").read_text())
-    names = ("gate", "up", "down")
     expected = peft.LoraConfig(
         r=8,
         lora_alpha=16,

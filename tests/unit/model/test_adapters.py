@@ -50,9 +50,13 @@ def test_settings_that_cannot_be_met_are_refused(
     directory: Path, settings: dict[str, Any], message: str
 ) -> None:
     config = checkpoint.load(directory).config
-    with pytest.raises(ConfigError, match=message):
-        made: dict[str, Any] = {"method": "lora", **settings}
+    made: dict[str, Any] = {"method": "lora", **settings}
+
+    def chosen() -> None:
         adapters.plan(config, Adapter(**made))
+
+    with pytest.raises(ConfigError, match=message):
+        chosen()
 
 
 def test_patterns_name_modules_from_dot_to_dot(directory: Path) -> None:
