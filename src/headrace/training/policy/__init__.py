@@ -1,0 +1,1 @@
+"""Prompts and rewards -> a tuned policy: roll-outs, advantages, their batches, tasks, runs."""
