@@ -4,9 +4,9 @@ A conversation is `types.Message`s and `types.ToolSpec`s, so that the one render
 ids; nothing here knows a template.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import TypeVar
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 from headrace.data.sources import id_hash
 from headrace.types import Message, Role, TextPart, ToolCallPart, ToolResultPart, ToolSpec
@@ -21,6 +21,8 @@ class Conversation:
     id: str
     messages: tuple[Message, ...]
     tools: tuple[ToolSpec, ...] = ()
+    extra: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """What else its record said, such as a source; no part of what is rendered."""
 
 
 def said(role: Role, text: str) -> Message:

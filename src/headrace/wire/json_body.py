@@ -91,6 +91,12 @@ class Fields:
             _wrong(value, self.at(name), "an object")
         return cast("dict[str, Any]", value)
 
+    def rest(self) -> dict[str, Any]:
+        """Take all that nobody took yet, as it came."""
+        left = {name: value for name, value in self._values.items() if name not in self._taken}
+        self._taken.update(left)
+        return left
+
     def close(
         self,
         *,
@@ -127,24 +133,24 @@ class Fields:
             raise UnknownParameter(f"`{shortened(param)}` is not a parameter; {hint}", param=param)
 
 
-def parse(body: bytes) -> Fields:
-    """The object that a request's body is.
+def parse(body: bytes, *, what: str = "the body") -> Fields:
+    """The object that a request's body, or a line of a file, is; `what` is how an error names it.
 
     Raises:
         UserError: Not JSON, not an object, or JSON that says two things at once.
     """
     if not body.strip():
-        raise UserError("the body is empty; send a JSON object")
+        raise UserError(f"{what} is empty; send a JSON object")
     try:
         value = msgspec.json.decode(body)
         # msgspec keeps the last of two equal keys and says nothing, so the keys are read again.
         json.loads(body, object_pairs_hook=_unique)
     except RecursionError:
-        raise UserError("the body's JSON is nested too deeply") from None
+        raise UserError(f"the JSON of {what} is nested too deeply") from None
     except ValueError as error:  # msgspec.DecodeError, JSONDecodeError, UnicodeDecodeError
-        raise UserError(f"the body is not valid JSON: {error}") from None
+        raise UserError(f"{what} is not valid JSON: {error}") from None
     if not isinstance(value, dict):
-        raise UserError(f"the body must be a JSON object, not {_kind(value)}")
+        raise UserError(f"{what} must be a JSON object, not {_kind(value)}")
     return Fields(cast("dict[str, Any]", value))
 
 
