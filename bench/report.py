@@ -55,6 +55,8 @@ UNITS = {
     "output_tok_s": "tok/s",
     "goodput_req_s": "good req/s",
 }
+# With its VNNI and BF16 instructions (Zen 4 here), and without (Zen 3): other bounds, other ratios.
+PROCESSORS = ("AVX-512", "AVX2")
 OURS, THEIRS = "#0b6e99", "#b8b8b0"
 
 
@@ -76,8 +78,17 @@ class Entry:
         return next(iter(self.contestants)).endswith("-serve")
 
     @property
+    def processor(self) -> str:
+        """The kind that decides what a ratio means: AVX2 or AVX-512."""
+        known = set(self.circumstances.get("instructions", ()))
+        if not known:  # older results: llama.cpp tells what it found
+            told = " ".join(str(about.get("system")) for about in self.contestants.values())
+            known = {"avx512_vnni"} if "AVX512_VNNI = 1" in told else {"avx2"}
+        return "AVX-512" if "avx512_vnni" in known else "AVX2"
+
+    @property
     def key(self) -> tuple[Any, ...]:
-        kind = (self.arguments.get("scale"), self.arguments.get("rate"))
+        kind = (self.processor, self.arguments.get("scale"), self.arguments.get("rate"))
         return (self.shape, self.workload, tuple(self.contestants), *kind)
 
     def median(self, measure: str, name: str) -> float | None:
@@ -159,7 +170,10 @@ def read(results: Path) -> list[Entry]:
     order = list(TITLES)
     return sorted(
         newest.values(),
-        key=lambda e: (e.shape, e.over_http, order.index(e.workload), tuple(e.contestants)),
+        key=lambda e: (
+            *(e.shape, e.processor, e.over_http),
+            *(order.index(e.workload), tuple(e.contestants)),
+        ),
     )
 
 
@@ -168,16 +182,22 @@ def page(entries: Sequence[Entry]) -> str:
     if entries:
         lines.append(_conditions(entries))
     for shape, title in SHAPES.items():
-        mine = [entry for entry in entries if entry.shape == shape]
-        engines = [entry for entry in mine if not entry.over_http]
-        servers = [entry for entry in mine if entry.over_http]
-        if engines:
-            lines += [f"## {title}: engines", "", f"![{title}](images/speed-{shape}.svg)", ""]
-            lines += _engine_table(engines)
-        if servers:
-            lines += [f"## {title}: through HTTP", ""]
-            lines += _server_table(servers)
+        for processor in PROCESSORS:
+            mine = [e for e in entries if e.shape == shape and e.processor == processor]
+            engines = [entry for entry in mine if not entry.over_http]
+            servers = [entry for entry in mine if entry.over_http]
+            if engines:
+                image = f"![{title}, {processor}](images/{picture_name(shape, processor)})"
+                lines += [f"## {title}, {processor}: engines", "", image, ""]
+                lines += _engine_table(engines)
+            if servers:
+                lines += [f"## {title}, {processor}: through HTTP", ""]
+                lines += _server_table(servers)
     return "\n".join(lines).rstrip() + "\n"
+
+
+def picture_name(shape: str, processor: str) -> str:
+    return f"speed-{shape}-{processor.lower()}.svg"
 
 
 INTRODUCTION = """# Speed
@@ -348,9 +368,16 @@ def main() -> None:
     entries = read(RESULTS)
     made = {PAGE: page(entries)}
     for shape, title in SHAPES.items():
-        mine = [e for e in entries if e.shape == shape and not e.over_http]
-        if mine:
-            made[PICTURES / f"speed-{shape}.svg"] = picture(mine, title)
+        for processor in PROCESSORS:
+            mine = [
+                e
+                for e in entries
+                if e.shape == shape and e.processor == processor and not e.over_http
+            ]
+            if mine:
+                made[PICTURES / picture_name(shape, processor)] = picture(
+                    mine, f"{title}, {processor}"
+                )
     if options.check:
         stale = [p.name for p, text in made.items() if not p.is_file() or p.read_text() != text]
         sys.exit(f"run bench/report.py: {', '.join(stale)}" if stale else 0)

@@ -9,12 +9,16 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+# What decides how fast products of bytes and of bfloat16 pairs are.
+_INSTRUCTIONS = frozenset(
+    "avx2 avx_vnni avx512f avx512_vnni avx512_bf16 amx_int8 amx_bf16 asimddp i8mm bf16 sve".split()
+)
 _PACKAGES = ("headrace", "torch", "numpy", "safetensors", "tokenizers", "aiohttp", "uvicorn")
 
 
@@ -23,6 +27,8 @@ class Circumstances:
     date: str
     """UTC, ISO 8601."""
     cpu: str
+    instructions: Sequence[str]
+    """Those of its vector instruction sets that speed depends on; empty where unknown."""
     cores: int
     """That this process may run on."""
     memory_bytes: int
@@ -38,6 +44,7 @@ def circumstances() -> Circumstances:
     return Circumstances(
         date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         cpu=_cpu(),
+        instructions=sorted(_INSTRUCTIONS.intersection(_cpuinfo("flags", "Features").split())),
         cores=len(os.sched_getaffinity(0)),
         memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         system=f"{platform.system()} {platform.release()} {platform.machine()}",
@@ -77,12 +84,16 @@ def _plain(value: object) -> object:
 
 
 def _cpu() -> str:
+    return _cpuinfo("model name") or platform.processor()
+
+
+def _cpuinfo(*names: str) -> str:
+    """The first processor's line of one of these names; empty where there is none."""
     try:
         lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
     except OSError:
-        return platform.processor()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
+        return ""
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(names)), "")
 
 
 def _commit(directory: Path) -> str | None:
