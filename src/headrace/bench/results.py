@@ -17,7 +17,19 @@ from typing import Any
 
 # What decides how fast products of bytes and of bfloat16 pairs are.
 _INSTRUCTIONS = frozenset(
-    "avx2 avx_vnni avx512f avx512_vnni avx512_bf16 amx_int8 amx_bf16 asimddp i8mm bf16 sve".split()
+    [
+        "avx2",
+        "avx_vnni",
+        "avx512f",
+        "avx512_vnni",
+        "avx512_bf16",
+        "amx_int8",
+        "amx_bf16",
+        "asimddp",
+        "i8mm",
+        "bf16",
+        "sve",
+    ]
 )
 _PACKAGES = ("headrace", "torch", "numpy", "safetensors", "tokenizers", "aiohttp", "uvicorn")
 
