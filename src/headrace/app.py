@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from headrace import __version__
-from headrace.config import Settings, state_dir
+from headrace.config import EngineSettings, Settings, state_dir
 from headrace.errors import ConfigError, HeadraceError, NotFound
 from headrace.types import (
     Backend,
@@ -32,8 +32,10 @@ if TYPE_CHECKING:
     from headrace.engine.chat import EngineChat
     from headrace.engine.client import EngineClient
     from headrace.engine.core import EngineCore
+    from headrace.engine.rollouts import RolloutEngine
     from headrace.gateway.keys import KeyRing
     from headrace.gateway.services import Services
+    from headrace.model.decoder import Decoder
     from headrace.observe.metrics import EngineStats
 
 
@@ -89,6 +91,15 @@ def offline_engine(settings: Settings) -> OfflineEngine:
     from headrace.engine.loading import load_core
 
     return OfflineEngine(load_core(model_path(settings), settings.model, settings.engine).core)
+
+
+def rollout_engine(
+    decoder: "Decoder", eos_ids: Sequence[int], settings: EngineSettings
+) -> "RolloutEngine":
+    """The engine over parameters that are being trained, for `headrace.training`."""
+    from headrace.engine.rollouts import RolloutEngine
+
+    return RolloutEngine(decoder, eos_ids=eos_ids, settings=settings)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -5,6 +5,9 @@ Nothing here or in the methods' modules imports torch before a method is called.
 
 import typer
 
+from headrace.cli.train.distill import distill
+from headrace.cli.train.grpo import grpo
+from headrace.cli.train.ppo import ppo
 from headrace.cli.train.pretrain import pretrain
 from headrace.cli.train.sft import sft
 from headrace.cli.train.sprout import sprout
@@ -17,5 +20,5 @@ def _methods() -> None:
     """Train a model."""
 
 
-for _method in (pretrain, sft, sprout):
+for _method in (pretrain, sft, grpo, ppo, distill, sprout):
     train.command()(_method)

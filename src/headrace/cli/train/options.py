@@ -27,6 +27,21 @@ ResumeMode = Annotated[
         "never = discard what is there; ask = refuse where there is one.",
     ),
 ]
+Prompts = Annotated[
+    Path,
+    typer.Option(
+        help="JSON lines of `prompt` (text) or `messages`; what else is in a line, such as "
+        "`answer`, is for the rewards."
+    ),
+]
+Rewards = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--reward",
+        help="exact, numeric, format:REGEX or module:function; `0.2*` before it is a factor. "
+        "Repeatable: the reward of an answer is their sum.",
+    ),
+]
 TensorBoard = Annotated[
     bool,
     typer.Option("--tensorboard", help="Write event files to OUT/tensorboard as well."),

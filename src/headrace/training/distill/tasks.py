@@ -7,6 +7,7 @@ completions (on-policy, GKD: arXiv 2306.13649).
 from dataclasses import dataclass, field
 
 import torch
+from torch import Tensor
 
 from headrace.data.pack import PackedBatch
 from headrace.model.decoder import Decoder
@@ -29,11 +30,8 @@ class Distill:
         return supervised_tokens(batch)
 
     def loss(self, decoder: Decoder, batch: PackedBatch, /) -> Loss:
-        with torch.no_grad():
-            theirs = Scored(hidden(self.teacher, batch), self.teacher.head_VD)
         own = Scored(hidden(decoder, batch), decoder.head_VD)
-        weight_T = torch.from_numpy(batch.weight_T).to(own.hidden_TD.device)
-        apart = divergence(own, theirs, weight_T, self.kind)
+        apart = self._apart(own, batch)
         total = apart if not self.text else (1 - self.text) * apart
         metrics = {"divergence": float(apart.detach())}
         if self.text:
@@ -41,3 +39,15 @@ class Distill:
             total = total + self.text * spoken.sum
             metrics["text_loss"] = float(spoken.sum.detach())
         return Loss(sum=total, weight=supervised_tokens(batch), metrics=metrics)
+
+    @torch.no_grad()
+    def measure(self, decoder: Decoder, batch: PackedBatch) -> Loss:
+        """The divergence alone, to look at."""
+        own = Scored(hidden(decoder, batch), decoder.head_VD)
+        return Loss(sum=self._apart(own, batch), weight=supervised_tokens(batch))
+
+    def _apart(self, own: Scored, batch: PackedBatch) -> Tensor:
+        with torch.no_grad():
+            theirs = Scored(hidden(self.teacher, batch), self.teacher.head_VD)
+        weight_T = torch.from_numpy(batch.weight_T).to(own.hidden_TD.device)
+        return divergence(own, theirs, weight_T, self.kind)

@@ -66,6 +66,8 @@ class Asking:
     """Completions of each prompt."""
     max_tokens: int
     temperature: float = 1.0
+    greedy: bool = False
+    """The likeliest token each time, whatever the temperature: to examine, not to train."""
 
     def __post_init__(self) -> None:
         if self.group < 1 or self.max_tokens < 1 or not self.temperature > 0:
@@ -96,7 +98,7 @@ def roll_out(
             SamplingParams(
                 n=asking.group,
                 max_tokens=asking.max_tokens,
-                temperature=asking.temperature,
+                temperature=0.0 if asking.greedy else asking.temperature,
                 seed=seed + place,
                 logprobs=0,
             ),

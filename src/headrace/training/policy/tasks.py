@@ -100,4 +100,4 @@ class Ppo:
 
 def _with_stats(loss: Loss, batch: PolicyBatch) -> Loss:
     stats = {name: value * loss.weight for name, value in batch.stats.items()}
-    return Loss(sum=loss.sum, weight=loss.weight, metrics={**loss.metrics, **stats})
+    return Loss(sum=loss.sum, weight=loss.weight, metrics={**stats, **loss.metrics})
