@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from headrace import __version__
-from headrace.config import EngineSettings, Settings, state_dir
+from headrace.config import EngineSettings, Settings, state_dir, store_url
 from headrace.errors import ConfigError, HeadraceError, NotFound
 from headrace.types import (
     Backend,
@@ -33,10 +33,11 @@ if TYPE_CHECKING:
     from headrace.engine.client import EngineClient
     from headrace.engine.core import EngineCore
     from headrace.engine.rollouts import RolloutEngine
-    from headrace.gateway.keys import KeyRing
+    from headrace.gateway.control import Control
     from headrace.gateway.services import Services
     from headrace.model.decoder import Decoder
     from headrace.observe.metrics import EngineStats
+    from headrace.store.database import Database
 
 
 def bundled_model() -> Path:
@@ -191,21 +192,26 @@ async def _serve(settings: Settings, say: Callable[[str], None]) -> None:
 
     from headrace.engine.client import EngineClient
     from headrace.gateway.asgi import build
-    from headrace.gateway.keys import KeyRing
+    from headrace.gateway.control import Control, open_control
     from headrace.observe import logs
 
     logs.configure()
     listener = _listen(settings.server.host, settings.server.port)
     path = model_path(settings)
-    keys_file = state_dir(settings) / "keys.json"
-    keys, new_key = KeyRing.load_or_create(keys_file) if settings.server.auth else (None, None)
     client = EngineClient(path, settings)
-    starting = asyncio.create_task(client.start())
+    starting: asyncio.Task[None] | None = None
     serving: asyncio.Task[None] | None = None
+    stack = contextlib.AsyncExitStack()
     try:
+        control: Control | None = None
+        if settings.server.auth or settings.store.url:
+            control = await stack.enter_async_context(
+                open_control(store_url(settings), state_dir(settings), auth=settings.server.auth)
+            )
+        starting = asyncio.create_task(client.start())
         # While the worker imports and loads, this process reads the tokenizer.
         chat = await asyncio.to_thread(_local, client, path, settings)
-        services = _services(settings, client, chat, keys)
+        services = _services(settings, client, chat, control)
         server = uvicorn.Server(
             uvicorn.Config(
                 build(services),
@@ -223,18 +229,37 @@ async def _serve(settings: Settings, say: Callable[[str], None]) -> None:
             server.should_exit = True
             await serving
         elif starting.done():
-            say(_welcome(settings, listener, chat.card.name, keys_file, new_key))
+            new_key = None if control is None else control.new_key
+            say(_welcome(settings, listener, chat.card.name, new_key))
             await serving
         if starting.done():
             await starting
     finally:
-        starting.cancel()
-        await client.drain()
+        if starting is not None:
+            starting.cancel()
+            await client.drain()
+        await stack.aclose()
         listener.close()
 
 
+@contextlib.asynccontextmanager
+async def open_store(settings: Settings) -> AsyncGenerator["Database"]:
+    """The store of keys, limits and the ledger, for one command.
+
+    Raises:
+        ConfigError, StoreUnavailable: As `headrace.store.database.Database.open`.
+    """
+    from headrace.store.database import Database
+
+    database = await Database.open(store_url(settings))
+    try:
+        yield database
+    finally:
+        await database.close()
+
+
 def _services(
-    settings: Settings, client: "EngineClient", chat: "EngineChat", keys: "KeyRing | None"
+    settings: Settings, client: "EngineClient", chat: "EngineChat", control: "Control | None"
 ) -> "Services":
     from headrace.console.pages import PageInfo
     from headrace.console.pages import build as build_pages
@@ -256,11 +281,11 @@ def _services(
             return None
 
     name = chat.card.name
-    info = PageInfo(models=(name,), auth=keys is not None, version=__version__)
+    info = PageInfo(models=(name,), auth=settings.server.auth, version=__version__)
     pages = build_pages(lambda: info)
     return Services(
         models={name: Served(card=chat.card, chat=chat, completions=chat, codec=chat)},
-        keys=keys,
+        keys=None if control is None else control.keys,
         health=health,
         engine_stats=engine_stats,
         sinks=(RequestLog(),),
@@ -315,22 +340,17 @@ def _listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _welcome(
-    settings: Settings, listener: socket.socket, name: str, keys_file: Path, new_key: str | None
-) -> str:
+def _welcome(settings: Settings, listener: socket.socket, name: str, new_key: str | None) -> str:
     host, port = listener.getsockname()[:2]
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     lines = [f"headrace {__version__} serves {name} at {url}", ""]
     shown = "-"
     if new_key is not None:
         shown = new_key
-        lines += [f"API key, shown once: {new_key}", f"(its hash is in {keys_file})", ""]
+        lines += [f"Admin key, shown once: {new_key}", ""]
     elif settings.server.auth:
         shown = "YOUR_KEY"
-        lines += [
-            f"API key: as printed at the first start (lost? delete {keys_file} and restart)",
-            "",
-        ]
+        lines += ["API key: as printed at the first start (lost? headrace keys make)", ""]
     header = f" -H 'authorization: Bearer {shown}'" if settings.server.auth else ""
     body = f'{{"model": "{name}", "stream": true, '
     body += '"messages": [{"role": "user", "content": "Who are you?"}]}'

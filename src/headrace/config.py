@@ -79,6 +79,12 @@ class EngineSettings:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class StoreSettings:
+    url: str = ""
+    """sqlite:///PATH or postgresql://USER@HOST/NAME; empty = headrace.db in the state directory."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class PathSettings:
     state_dir: str = ""
     """API keys and other state; empty = $XDG_STATE_HOME/headrace or ~/.local/state/headrace."""
@@ -90,6 +96,7 @@ class Settings:
     model: ModelSettings = ModelSettings()
     engine: EngineSettings = EngineSettings()
     paths: PathSettings = PathSettings()
+    store: StoreSettings = StoreSettings()
     origins: Mapping[str, str] = field(default_factory=dict[str, str])
     """Dotted key -> where its value came from; a key that is absent has its default."""
 
@@ -160,6 +167,11 @@ def state_dir(settings: Settings, environ: Mapping[str, str] | None = None) -> P
         return Path(settings.paths.state_dir).expanduser()
     base = environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
     return Path(base) / "headrace"
+
+
+def store_url(settings: Settings) -> str:
+    """Where keys, limits and the ledger are."""
+    return settings.store.url or f"sqlite:///{state_dir(settings).absolute() / 'headrace.db'}"
 
 
 def process_environment(**extra: str) -> dict[str, str]:

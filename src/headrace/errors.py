@@ -8,10 +8,15 @@
     │   ├── ContextLengthExceeded     context_length_exceeded 400
     │   ├── TemplateError             template_error          400   a template is absent or raised
     │   ├── Unauthorized              invalid_api_key         401
+    │   ├── PermissionDenied          permission_denied       403   a key without the right
     │   ├── NotFound                  not_found               404
     │   │   └── ModelNotFound         model_not_found         404
     │   ├── MethodNotAllowed          method_not_allowed      405
+    │   ├── Conflict                  conflict                409   the name is taken
     │   ├── PayloadTooLarge           payload_too_large       413
+    │   ├── LimitExceeded             invalid_request         400   says what is left, until when
+    │   │   ├── BudgetExceeded        budget_exceeded         402   money
+    │   │   └── RateLimitExceeded     rate_limit_exceeded     429   retryable: requests, tokens
     │   └── RequestTimeout            request_timeout         408   the body did not come in time
     ├── ConfigError                   invalid_config          500   settings; refuses to start
     ├── CheckpointError               invalid_checkpoint      500   refuses to load
@@ -22,6 +27,7 @@
     └── ServiceError                  service_error           503   not the caller's fault
         ├── Overloaded                overloaded              429   retryable, after `retry_after_s`
         ├── NotReady                  not_ready               503   retryable: starting or draining
+        ├── StoreUnavailable          store_unavailable       503   retryable: no database, no money
         ├── DeadlineExceeded          deadline_exceeded       504
         ├── WorkerDied                worker_died             503   retryable: the engine restarts
         └── UpstreamError             upstream_error          502   a provider answered nonsense
@@ -30,6 +36,7 @@ A message carries the value and the way out: "`max_tokens` 9000 exceeds context 
 lower it to 7792".
 """
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 
@@ -89,6 +96,51 @@ class Unauthorized(UserError):
 
     code = "invalid_api_key"
     status = 401
+
+
+class PermissionDenied(UserError):
+    """A key that is known but may not do this: a model, a route, a feature, another team's."""
+
+    code = "permission_denied"
+    status = 403
+
+
+class LimitExceeded(UserError):
+    """A limit has too little left; `details` say which, how much is left and when there is more."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        details: Mapping[str, str | int | None] | None = None,
+        retry_after_s: int | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.details = details or {}
+        self.retry_after_s = retry_after_s
+        """Whole seconds until the window ends; None = it never does."""
+
+
+class BudgetExceeded(LimitExceeded):
+    """A budget in money has too little left for the least that the request may cost."""
+
+    code = "budget_exceeded"
+    status = 402
+
+
+class RateLimitExceeded(LimitExceeded):
+    """A limit of requests, tokens or concurrency has too little left."""
+
+    code = "rate_limit_exceeded"
+    status = 429
+    retryable = True
+
+
+class Conflict(UserError):
+    """Something of that name exists, or is still used."""
+
+    code = "conflict"
+    status = 409
 
 
 class NotFound(UserError):
@@ -187,6 +239,13 @@ class NotReady(ServiceError):
     """Still starting, or draining before shutdown."""
 
     code = "not_ready"
+    retryable = True
+
+
+class StoreUnavailable(ServiceError):
+    """The database cannot be reached; what needs it is refused rather than let through."""
+
+    code = "store_unavailable"
     retryable = True
 
 

@@ -183,6 +183,17 @@ class Caller:
     key_id: str = "anonymous"
     tenant: str = ""
     """Domain of the prefix cache: callers of different tenants never share blocks."""
+    org: str = ""
+    team: str = ""
+    user: str = ""
+    feature: str = ""
+    """What the request is for, as its key may say."""
+    role: str = ""
+    """What it may administer: admin, org_admin, team_admin or member; empty = nothing."""
+    models: frozenset[str] = frozenset()
+    """Names it may use; empty = all."""
+    routes: frozenset[str] = frozenset()
+    """Paths it may call; empty = all."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

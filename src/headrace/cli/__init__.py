@@ -49,6 +49,8 @@ VERBS = (
     Verb(
         name="tokens", target="headrace.cli.tokens:tokens", help="count, inspect, train tokenizers"
     ),
+    Verb(name="keys", target="headrace.cli.keys:keys", help="make, rotate, revoke API keys"),
+    Verb(name="teams", target="headrace.cli.teams:teams", help="organizations, teams and users"),
     Verb(name="bench", target="headrace.cli.bench:bench", help="measure latency and throughput"),
     Verb(name="doctor", target="headrace.cli.doctor:doctor", help="which kernels run, how fast"),
 )

@@ -9,9 +9,10 @@ request's id; a bug is a 500 whose traceback is in the log only.
 import logging
 import uuid
 
-from headrace.errors import HeadraceError, MethodNotAllowed, NotFound, Overloaded
+from headrace.errors import HeadraceError, LimitExceeded, MethodNotAllowed, NotFound, Overloaded
 from headrace.gateway.flight import Flight
 from headrace.gateway.http import ASGIApp, ClientLeft, Exchange, Header, Receive, Scope, Send
+from headrace.gateway.keys import FEATURE_HEADER, Credentials
 from headrace.gateway.routes import DATA, OPEN, Route
 from headrace.gateway.services import Health, Limits, Served, Services
 from headrace.types import Caller
@@ -63,7 +64,7 @@ async def _answer(services: Services, exchange: Exchange) -> None:
                 sinks=services.sinks,
             )
             services.metrics.arrived(name)
-        caller = _identify(services, exchange)
+        caller = await _identify(services, exchange, name)
         accounted = flight or Flight(id=exchange.request_id, route=name, metrics=services.metrics)
         accounted.key_id = caller.key_id
         await route(services, exchange, accounted, caller)
@@ -94,6 +95,9 @@ async def _refuse(exchange: Exchange, flight: Flight | None, error: HeadraceErro
     headers: list[Header] = []
     if isinstance(error, Overloaded):
         headers.append((b"retry-after", str(error.retry_after_s).encode()))
+    elif isinstance(error, LimitExceeded):
+        if error.retry_after_s is not None:
+            headers.append((b"retry-after", str(error.retry_after_s).encode()))
     elif error.retryable:
         headers.append((b"retry-after", b"1"))
     if error.status == 401:
@@ -106,10 +110,17 @@ async def _refuse(exchange: Exchange, flight: Flight | None, error: HeadraceErro
     await exchange.answer(error.status, body, headers=tuple(headers))
 
 
-def _identify(services: Services, exchange: Exchange) -> Caller:
+async def _identify(services: Services, exchange: Exchange, route: str) -> Caller:
     if services.keys is None:
-        return Caller()
-    return services.keys.identify(exchange.header(b"authorization"))
+        return Caller(role="admin")  # only on loopback: who reaches it is its owner
+    return await services.keys.identify(
+        Credentials(
+            authorization=exchange.header(b"authorization"),
+            api_key=exchange.header(b"x-api-key"),
+            feature=exchange.header(FEATURE_HEADER),
+            route=route.rstrip("/"),
+        )
+    )
 
 
 def _check_method(exchange: Exchange, wanted: str) -> None:

@@ -1,131 +1,151 @@
-"""API keys: an `Authorization` header becomes a `Caller`, or 401; before the body is read.
+"""API keys: headers become a `Caller`, or 401 or 403; before the body is read.
 
-At rest only SHA-256 hashes are kept, in a JSON file that only its owner may read, replaced
-atomically. Keys are 256 random bits, so a plain hash is enough: there is nothing to guess. A
-presented key is compared with every hash in constant time. Each key is a tenant of its own in the
-prefix cache.
+A token's SHA-256 is looked up in the store once and then in memory, so a known key costs
+microseconds. `headrace.store.changes` empties the memory when a key is revoked, rotated or made:
+within about a second in every replica. A team is a tenant of the prefix cache.
 """
 
-import hashlib
-import hmac
-import json
-import os
-import secrets
+import asyncio
+import re
 import time
-from collections.abc import Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, Protocol
 
-from headrace.errors import ConfigError, Unauthorized
+from headrace.errors import InvalidParameter, PermissionDenied, Unauthorized
+from headrace.store.changes import Changes
+from headrace.store.database import Database
+from headrace.store.identity import Key, digest, find_key
 from headrace.types import Caller
 
-PREFIX = "hr-"
-_PRIVATE = 0o600
+FEATURE_HEADER = b"x-headrace-feature"
+_FEATURE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_CACHED = 10_000
+_LOOKUPS_AT_ONCE = 8
+"""Made-up tokens miss the memory; they must not take every connection of the pool."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class KeyEntry:
-    """One key as it is kept."""
+class Credentials:
+    """What a request says of itself."""
 
-    id: str
-    sha256: str
-    created_s: int
-
-
-class Opened(NamedTuple):
-    ring: "KeyRing"
-    new_key: str | None
-    """The key made just now, to be shown once; None where the file was there."""
+    authorization: str | None
+    api_key: str | None = None
+    """The `x-api-key` header, where Anthropic's clients put it."""
+    feature: str | None = None
+    """The `x-headrace-feature` header: what the request is for, in limits and in the spend."""
+    route: str = ""
 
 
-class KeyRing:
-    """The keys of a service."""
+class Keys(Protocol):
+    """Whatever knows who asks."""
 
-    def __init__(self, entries: Iterable[KeyEntry]) -> None:
-        self._entries = tuple(entries)
-
-    @classmethod
-    def load_or_create(cls, path: Path) -> Opened:
-        """Read the file, or make it with one new key.
+    async def identify(self, credentials: Credentials) -> Caller:
+        """Who sends this.
 
         Raises:
-            ConfigError: The file is unreadable, malformed, or others may read it.
+            Unauthorized: No key, not one of ours, or one that has ended.
+            PermissionDenied: The key is not for this route or feature.
+            StoreUnavailable: Nobody can say.
         """
-        try:
-            if not path.exists():
-                key = PREFIX + secrets.token_urlsafe(32)
-                entry = KeyEntry(id="first", sha256=_hash(key), created_s=int(time.time()))
-                if _create(path, [entry]):
-                    return Opened(cls([entry]), key)
-            return Opened(cls(_read(path)), None)
-        except OSError as error:
-            raise ConfigError(
-                f"cannot keep API keys in {path}: {error.strerror}; set paths.state_dir to a "
-                "directory you may write"
-            ) from error
-
-    def identify(self, authorization: str | None) -> Caller:
-        """Who sends this header.
-
-        Raises:
-            Unauthorized: No key, or not one of ours.
-        """
-        if not authorization:
-            raise Unauthorized("no API key; send the header Authorization: Bearer KEY")
-        scheme, _, key = authorization.partition(" ")
-        if scheme.lower() != "bearer" or not key.strip():
-            raise Unauthorized("the Authorization header must be: Bearer KEY")
-        presented = _hash(key.strip())
-        found: KeyEntry | None = None
-        for entry in self._entries:  # all of them, so that time does not tell which matched
-            if hmac.compare_digest(entry.sha256, presented):
-                found = entry
-        if found is None:
-            raise Unauthorized("this API key is not valid here")
-        return Caller(key_id=found.id, tenant=found.id)
+        ...
 
 
-def _hash(key: str) -> str:
-    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
+class _Known(NamedTuple):
+    key: Key
+    ends_s: float
+    callers: dict[str, Caller]
+    """By feature; at most one a feature that the key may use or has used."""
 
 
-def _create(path: Path, entries: Iterable[KeyEntry]) -> bool:
-    """Write a new file whole or not at all; False where another process was first."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    keys = [{"id": e.id, "sha256": e.sha256, "created_s": e.created_s} for e in entries]
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    try:
-        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _PRIVATE)
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            json.dump({"keys": keys}, stream, indent=1)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.link(temporary, path)  # unlike a rename, it fails where the name is taken
-    except FileExistsError:
-        return False
-    finally:
-        temporary.unlink(missing_ok=True)
-    return True
+class StoreKeys:
+    """The keys in a store."""
 
+    def __init__(
+        self, database: Database, changes: Changes, *, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._database = database
+        self._changes = changes
+        self._clock = clock
+        self._known: dict[str, _Known] = {}
+        self._generation = 0
+        self._lookups = asyncio.Semaphore(_LOOKUPS_AT_ONCE)
+        changes.on_change(self._forget)
 
-def _read(path: Path) -> list[KeyEntry]:
-    mode = path.stat().st_mode & 0o777
-    if mode & 0o077:
-        raise ConfigError(f"{path} may be read by others (mode {mode:o}); run chmod 600 {path}")
-    try:
-        found: Any = json.loads(path.read_text(encoding="utf-8"))
-        entries = [
-            KeyEntry(
-                id=str(item["id"]), sha256=str(item["sha256"]), created_s=int(item["created_s"])
+    async def identify(self, credentials: Credentials) -> Caller:
+        """As `Keys.identify`."""
+        self._changes.check_fresh()
+        sha256 = digest(_token(credentials))
+        known = self._known.get(sha256)
+        if known is None:
+            known = await self._look_up(sha256)
+        if self._clock() >= known.ends_s:
+            raise Unauthorized("this API key has expired or was revoked")
+        key = known.key
+        if key.routes and credentials.route not in key.routes:
+            raise PermissionDenied(
+                f"the key {key.id} is for {', '.join(sorted(key.routes))}, not for "
+                f"{credentials.route[:80]}"
             )
-            for item in cast("list[dict[str, Any]]", found["keys"])
-        ]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ConfigError(
-            f"{path} is not a file of API keys ({error!r}); delete it to make a new key"
-        ) from error
-    for entry in entries:
-        if len(entry.sha256) != 64 or not entry.sha256.isascii():
-            raise ConfigError(f"{path}: key {entry.id!r} has no SHA-256 hash; delete the entry")
-    return entries
+        feature = credentials.feature or ""
+        caller = known.callers.get(feature)
+        if caller is None:
+            caller = _caller(key, feature)
+            if len(known.callers) < _CACHED:
+                known.callers[feature] = caller
+        return caller
+
+    def _forget(self) -> None:
+        self._known.clear()
+        self._generation += 1
+
+    async def _look_up(self, sha256: str) -> _Known:
+        async with self._lookups:
+            generation = self._generation
+            key = await self._database.read(lambda connection: find_key(connection, sha256))
+        if key is None:
+            raise Unauthorized("this API key is not valid here")
+        ends = [at for at in (key.expires_s, key.revoked_s) if at is not None]
+        known = _Known(key, min(ends, default=float("inf")), {})
+        if generation == self._generation:  # else what was read may be from before the change
+            if len(self._known) >= _CACHED:
+                self._known.pop(next(iter(self._known)))
+            self._known[sha256] = known
+        return known
+
+
+def _token(credentials: Credentials) -> str:
+    header = credentials.authorization
+    if not header:
+        if credentials.api_key:
+            return credentials.api_key.strip()
+        raise Unauthorized("no API key; send the header Authorization: Bearer KEY")
+    scheme, _, token = header.partition(" ")
+    if scheme.lower() != "bearer" or not token.strip():
+        raise Unauthorized("the Authorization header must be: Bearer KEY")
+    return token.strip()
+
+
+def _caller(key: Key, feature: str) -> Caller:
+    if feature and not _FEATURE.fullmatch(feature):
+        raise InvalidParameter(
+            f"the header {FEATURE_HEADER.decode()} is {feature[:80]!r}; it takes letters, digits, "
+            "'.', '_' and '-', at most 64"
+        )
+    if key.features and feature not in key.features:
+        given = f"not for {feature!r}" if feature else "and the request names none"
+        raise PermissionDenied(
+            f"the key {key.id} is for the features {', '.join(sorted(key.features))}, {given}; "
+            f"send the header {FEATURE_HEADER.decode()}"
+        )
+    return Caller(
+        key_id=key.id,
+        tenant=f"team:{key.team}",
+        org=key.org,
+        team=key.team,
+        user=key.user or "",
+        feature=feature,
+        role=key.role.value,
+        models=key.models,
+        routes=key.routes,
+    )

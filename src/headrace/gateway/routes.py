@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from headrace.errors import ModelNotFound, NotReady
+from headrace.errors import ModelNotFound, NotReady, PermissionDenied
 from headrace.gateway.flight import Flight
 from headrace.gateway.http import Exchange, unless_left
 from headrace.gateway.services import Served, Services
@@ -31,7 +31,7 @@ _STATS_TIMEOUT_S = 2.0
 async def chat(services: Services, exchange: Exchange, flight: Flight, caller: Caller) -> None:
     """POST /v1/chat/completions."""
     call = openai_chat.decode(await _body(services, exchange))
-    served = find(services, call.request.model)
+    served = find(services, call.request.model, caller)
     _name(flight, served, streamed=call.stream, end_user=call.end_user)
     request = replace(call.request, caller=caller, trace=exchange.request_id)
     info = AnswerInfo(
@@ -68,7 +68,7 @@ async def completions(
 ) -> None:
     """POST /v1/completions."""
     call = openai_completions.decode(await _body(services, exchange))
-    served = find(services, call.requests[0].model)
+    served = find(services, call.requests[0].model, caller)
     _name(flight, served, streamed=call.stream, end_user=call.end_user)
     first = call.requests[0]
     info = AnswerInfo(
@@ -121,7 +121,7 @@ async def completions(
 async def tokenize(services: Services, exchange: Exchange, flight: Flight, caller: Caller) -> None:
     """POST /tokenize."""
     call = token_calls.decode_tokenize(await _body(services, exchange))
-    served = find(services, call.model)
+    served = find(services, call.model, caller)
     _name(flight, served)
 
     def work() -> bytes:
@@ -141,7 +141,7 @@ async def detokenize(
 ) -> None:
     """POST /detokenize."""
     call = token_calls.decode_detokenize(await _body(services, exchange))
-    served = find(services, call.model)
+    served = find(services, call.model, caller)
     _name(flight, served)
 
     def work() -> bytes:
@@ -153,7 +153,7 @@ async def detokenize(
 async def render(services: Services, exchange: Exchange, flight: Flight, caller: Caller) -> None:
     """POST /render: the exact prompt of a chat request, and whose each token is."""
     request: ChatRequest = openai_chat.decode_render(await _body(services, exchange))
-    served = find(services, request.model)
+    served = find(services, request.model, caller)
     _name(flight, served)
     asked = replace(request, caller=caller)
 
@@ -165,18 +165,23 @@ async def render(services: Services, exchange: Exchange, flight: Flight, caller:
 
 async def models(services: Services, exchange: Exchange, flight: Flight, caller: Caller) -> None:
     """GET /v1/models."""
-    cards = [served.card for served in services.models.values()]
+    cards = [s.card for name, s in services.models.items() if _may_use(caller, name)]
     await exchange.answer(200, token_calls.encode_models(cards))
 
 
 async def model(services: Services, exchange: Exchange, flight: Flight, caller: Caller) -> None:
     """GET /v1/models/{id}; an id may have slashes."""
-    served = find(services, exchange.path.removeprefix("/v1/models/"))
+    served = find(services, exchange.path.removeprefix("/v1/models/"), caller)
     await exchange.answer(200, token_calls.encode_model(served.card))
 
 
 async def metrics(services: Services, exchange: Exchange, flight: Flight, caller: Caller) -> None:
-    """GET /metrics."""
+    """GET /metrics: an admin's, or of a key that is for nothing else."""
+    if caller.role != "admin" and exchange.path not in caller.routes:
+        raise PermissionDenied(
+            f"the key {caller.key_id} may not read metrics, which tell of every team; make one: "
+            "headrace keys make --route /metrics"
+        )
     try:
         async with asyncio.timeout(_STATS_TIMEOUT_S):
             engine = await services.engine_stats()
@@ -218,19 +223,24 @@ OPEN: Mapping[str, OpenRoute] = {"/livez": livez, "/readyz": readyz, "/startupz"
 """For probes: GET, no key, nothing but health."""
 
 
-def find(services: Services, name: str) -> Served:
+def find(services: Services, name: str, caller: Caller) -> Served:
     """The model of that name.
 
-    Raises: ModelNotFound, which lists those there are.
+    Raises:
+        ModelNotFound: There is none that this caller may use; it lists those that are.
     """
-    served = services.models.get(name)
+    served = services.models.get(name) if _may_use(caller, name) else None
     if served is None:
-        known = ", ".join(services.models) or "none"
+        known = ", ".join(model for model in services.models if _may_use(caller, model)) or "none"
         shown = name if len(name) <= 80 else name[:80] + "…"
         raise ModelNotFound(
             f"the model {shown!r} is not served here; there is: {known}", param="model"
         )
     return served
+
+
+def _may_use(caller: Caller, name: str) -> bool:
+    return not caller.models or name in caller.models
 
 
 def encode_rendered(rendered: Rendered, *, context: int) -> bytes:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from headrace.gateway.codec import TextCodec
 from headrace.gateway.http import ASGIApp
-from headrace.gateway.keys import KeyRing
+from headrace.gateway.keys import Keys
 from headrace.observe.metrics import EngineStats, Metrics
 from headrace.observe.usage import UsageSink
 from headrace.types import Backend, CompletionBackend, ModelCard
@@ -59,7 +59,7 @@ class Services:
     """Everything that a request may meet."""
 
     models: Mapping[str, Served]
-    keys: KeyRing | None = None
+    keys: Keys | None = None
     """None = no key is asked for; only where the service listens on loopback."""
     health: Callable[[], Health] = always_ready
     metrics: Metrics = field(default_factory=Metrics)

@@ -3,18 +3,18 @@
 import json
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
 
 from gateway_server import Gateway, serving
-from headrace.errors import ContextLengthExceeded, NotReady, Overloaded, WorkerDied
+from headrace.errors import ContextLengthExceeded, NotReady, Overloaded, Unauthorized, WorkerDied
 from headrace.gateway.asgi import Services
-from headrace.gateway.keys import KeyRing
+from headrace.gateway.keys import Credentials
 from headrace.testing import Pause, Step
 from headrace.types import (
+    Caller,
     ChatRequest,
     Finished,
     FinishReason,
@@ -243,11 +243,19 @@ def test_errors_of_the_request_itself(gateway: Gateway) -> None:
             client.embeddings.create(model="m", input="x")
 
 
-def test_keys(tmp_path: Path) -> None:
-    opened = KeyRing.load_or_create(tmp_path / "keys.json")
-    base = Services(models={}, keys=opened.ring)
+class OneKey:
+    """Knows one key, for every feature."""
+
+    async def identify(self, credentials: Credentials) -> Caller:
+        if credentials.authorization != "Bearer hr-right":
+            raise Unauthorized("this API key is not valid here")
+        return Caller(key_id="first", tenant="first")
+
+
+def test_keys() -> None:
+    base = Services(models={}, keys=OneKey())
     with serving(base=base) as gateway:
-        with sdk(gateway, api_key=opened.new_key or "") as client:
+        with sdk(gateway, api_key="hr-right") as client:
             assert [model.id for model in client.models.list()] == ["m"]
             assert client.models.retrieve("m").id == "m"
             client.chat.completions.create(model="m", messages=MESSAGES)

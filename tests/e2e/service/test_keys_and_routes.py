@@ -23,7 +23,7 @@ def test_first_start_prints_a_key_once(tmp_path: Path) -> None:
             assert service.get(path)[0] == 200
     stored = [path for path in service.state_dir.rglob("*") if path.is_file()]
     assert stored
-    assert all(key not in path.read_text() for path in stored)
+    assert all(key.encode() not in path.read_bytes() for path in stored)
     assert all(path.stat().st_mode & 0o077 == 0 for path in stored)
     service.log.unlink()
     with running(tmp_path, auth=True) as again:

@@ -66,6 +66,8 @@ def test_verbs_are_frozen() -> None:
         "quantize",
         "model",
         "tokens",
+        "keys",
+        "teams",
         "bench",
         "doctor",
     ]

@@ -1,0 +1,52 @@
+"""What the verbs over the store share: a transaction a command, and times as people write them."""
+
+import asyncio
+import datetime
+import re
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import typer
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from headrace import app
+from headrace.cli.report import settings
+from headrace.errors import UserError
+
+T = TypeVar("T")
+_UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
+
+
+def run(ctx: typer.Context, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+    """The result of one write transaction on the store that the settings name."""
+    chosen = settings(ctx)
+
+    async def whole() -> T:
+        async with app.open_store(chosen) as database:
+            return await database.write(work)
+
+    return asyncio.run(whole())
+
+
+def instant(text: str, *, now_s: int) -> int:
+    """Unix time of a date, a date with time (UTC where it names no zone), or a time from now.
+
+    Raises: UserError.
+    """
+    relative = re.fullmatch(r"(\d{1,6})([smhdw])", text)
+    if relative:
+        return now_s + int(relative[1]) * _UNITS_S[relative[2]]
+    try:
+        parsed = datetime.datetime.fromisoformat(text)
+    except ValueError:
+        raise UserError(
+            f"{text!r} is no time: write 2027-01-31, 2027-01-31T12:00, or 90d, 12h, 30m from now"
+        ) from None
+    if parsed.tzinfo is None:
+        parsed = parsed.replace(tzinfo=datetime.UTC)
+    return int(parsed.timestamp())
+
+
+def when(at_s: int) -> str:
+    """A Unix time for people, in UTC."""
+    return datetime.datetime.fromtimestamp(at_s, datetime.UTC).strftime("%Y-%m-%d %H:%M")

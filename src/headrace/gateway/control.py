@@ -1,0 +1,74 @@
+"""The store behind a running gateway: opened, watched, closed after the last request."""
+
+import asyncio
+import contextlib
+import json
+import time
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from headrace.errors import ConfigError
+from headrace.gateway.http import stop
+from headrace.gateway.keys import Keys, StoreKeys
+from headrace.store.changes import Changes
+from headrace.store.database import Database
+from headrace.store.identity import first_start
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Control:
+    """What a gateway has of its store."""
+
+    database: Database
+    keys: Keys | None
+    """None = no key is asked for."""
+    new_key: str | None
+    """The admin key of a first start, to be shown once."""
+
+
+@contextlib.asynccontextmanager
+async def open_control(url: str, state_dir: Path, *, auth: bool) -> AsyncGenerator[Control]:
+    """Open the store, make the first admin key where there is none, and follow its changes.
+
+    Args:
+        url: As `Database.open`.
+        state_dir: Where an earlier headrace kept `keys.json`; its keys stay valid.
+        auth: Whether callers need a key.
+
+    Raises:
+        ConfigError, StoreUnavailable: As `Database.open`.
+    """
+    database = await Database.open(url)
+    watch: asyncio.Task[None] | None = None
+    try:
+        changes = Changes(database)
+        new_key: str | None = None
+        if auth:
+            old = _old_digests(state_dir / "keys.json")
+            made = await database.write(
+                lambda connection: first_start(connection, now_s=int(time.time()), sha256s=old)
+            )
+            new_key = None if made is None else made.token
+        keys = StoreKeys(database, changes) if auth else None
+        watch = asyncio.create_task(changes.run())
+        yield Control(database=database, keys=keys, new_key=new_key)
+    finally:
+        if watch is not None:
+            await stop(watch)
+        await database.close()
+
+
+def _old_digests(path: Path) -> list[str]:
+    """The hashes in an earlier headrace's file of keys; none where there is no file."""
+    try:
+        found: Any = json.loads(path.read_text(encoding="utf-8"))
+        return [str(item["sha256"]) for item in cast("list[dict[str, Any]]", found["keys"])]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"{path} cannot be read as a file of API keys ({error!r}); move it away, and the first "
+            "start makes a new key"
+        ) from error

@@ -1,0 +1,179 @@
+"""A URL → a database whose schema is current; transactions that collide are tried again.
+
+`sqlite:///PATH` or `postgresql://USER@HOST/NAME`. Invariants: a write transaction on SQLite holds
+the write lock from its first statement (BEGIN IMMEDIATE), so it never fails half-way for having
+read before; on PostgreSQL a deadlock or serialization failure is tried again; whoever asks for a
+transaction gives a function of the connection that may run more than once.
+"""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sqlalchemy import event, literal_column, make_url, text
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.sql.elements import ColumnElement
+
+from headrace.errors import ConfigError, StoreUnavailable
+from headrace.store.migrate import upgrade
+
+T = TypeVar("T")
+Work = Callable[[AsyncConnection], Awaitable[T]]
+_ATTEMPTS = 8
+_AGAIN = ("40001", "40P01")
+"""PostgreSQL's serialization_failure and deadlock_detected."""
+
+
+class Database:
+    """Open one with `Database.open`; `close` it in the end."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self.engine = engine
+        self.postgres = engine.dialect.name == "postgresql"
+        # SQLite has one writer: waiting here costs nothing, waiting there polls.
+        self._writing = asyncio.Lock() if not self.postgres else None
+
+    @classmethod
+    async def open(cls, url: str, *, pool_size: int = 4) -> "Database":
+        """Connect, and bring the schema to this version's.
+
+        Raises:
+            ConfigError: A URL that is not one, or of another database.
+            StoreUnavailable: Nobody answers there.
+        """
+        engine = _engine(parse_url(url), pool_size)
+        database = cls(engine)
+        try:
+            await database.write(lambda connection: connection.run_sync(upgrade))
+        except BaseException:
+            await engine.dispose()
+            raise
+        return database
+
+    async def close(self) -> None:
+        await self.engine.dispose()
+
+    @property
+    def now_s(self) -> ColumnElement[int]:
+        """The server's clock in SQL: replicas' own may differ."""
+        if self.postgres:
+            return literal_column("CAST(extract(epoch FROM clock_timestamp()) AS BIGINT)")
+        return literal_column("CAST(strftime('%s', 'now') AS INTEGER)")
+
+    async def read(self, work: Work[T]) -> T:
+        """The result of a function that only reads.
+
+        Raises: StoreUnavailable.
+        """
+        try:
+            async with self.engine.connect() as connection:
+                return await work(connection)
+        except (DBAPIError, PoolTimeout, OSError) as error:
+            raise _unavailable(error) from error
+
+    async def write(self, work: Work[T]) -> T:
+        """The result of a function whose changes are committed, all or none.
+
+        Raises:
+            StoreUnavailable: The database cannot be reached. Whether the changes are there is then
+                unknown: callers write what may be written twice.
+        """
+        if self._writing is not None:
+            async with self._writing:
+                return await self._attempts(work)
+        return await self._attempts(work)
+
+    async def _attempts(self, work: Work[T]) -> T:
+        for attempt in range(_ATTEMPTS):
+            try:
+                async with self.engine.connect() as connection:
+                    await connection.execution_options(writes=True)
+                    async with connection.begin():
+                        return await work(connection)
+            except (DBAPIError, PoolTimeout, OSError) as error:
+                code = getattr(getattr(error, "orig", None), "sqlstate", None)
+                if code not in _AGAIN or attempt == _ATTEMPTS - 1:
+                    if isinstance(error, DBAPIError) and not _is_outage(error):
+                        raise
+                    raise _unavailable(error) from error
+                await asyncio.sleep(random.uniform(0, 0.01 * 2**attempt))
+        raise AssertionError("the loop returns or raises")
+
+
+def parse_url(url: str) -> URL:
+    """A URL with its asynchronous driver.
+
+    Raises: ConfigError.
+    """
+    try:
+        parsed = make_url(url)
+    except ArgumentError as error:
+        raise ConfigError(f"store.url = {url!r} is not a database URL") from error
+    match parsed.get_backend_name():
+        case "sqlite":
+            return parsed.set(drivername="sqlite+aiosqlite")
+        case "postgresql":
+            return parsed.set(drivername="postgresql+asyncpg")
+        case other:
+            raise ConfigError(
+                f"store.url: {other!r} is not supported; write sqlite:///PATH or "
+                "postgresql://USER@HOST/NAME"
+            )
+
+
+def _engine(url: URL, pool_size: int) -> AsyncEngine:
+    if url.get_backend_name() == "postgresql":
+        return create_async_engine(
+            url, pool_size=pool_size, max_overflow=0, pool_timeout=5, connect_args={"timeout": 5}
+        )
+    if url.database in (None, "", ":memory:"):
+        raise ConfigError("store.url: SQLite needs a file: sqlite:///PATH")
+    path = Path(url.database or "")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        path.touch(mode=0o600)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot keep the database {path}: {error.strerror}; set store.url, or paths.state_dir "
+            "to a directory you may write"
+        ) from error
+    engine = create_async_engine(
+        url, pool_size=pool_size, max_overflow=0, connect_args={"timeout": 30}
+    )
+
+    def connected(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None  # the driver's own BEGIN comes too late: at a write
+        cursor = connection.cursor()
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+
+    def begun(connection: Any) -> None:
+        writes = connection.get_execution_options().get("writes", False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+    event.listen(engine.sync_engine, "connect", connected)
+    event.listen(engine.sync_engine, "begin", begun)
+    return engine
+
+
+def _is_outage(error: DBAPIError) -> bool:
+    if error.connection_invalidated or isinstance(error, InterfaceError | OperationalError):
+        return True
+    state = str(getattr(error.orig, "sqlstate", "") or "")
+    return state[:2] in ("08", "53", "57")  # connection, resources, operator intervention
+
+
+def _unavailable(error: BaseException) -> StoreUnavailable:
+    cause = getattr(error, "orig", None) or error
+    return StoreUnavailable(f"the database does not answer: {str(cause).strip()[:200]}")
+
+
+async def bump(connection: AsyncConnection) -> None:
+    """Say to every replica's cache that keys, limits or prices have changed."""
+    await connection.execute(text("UPDATE meta SET value = value + 1 WHERE name = 'revision'"))

@@ -1,0 +1,190 @@
+"""The tables, for queries; `migrations` makes them. Money is in nano-dollars.
+
+    orgs ─< teams ─< users ─< keys             who asks; a key may go without a user
+    limits ─< windows ─< leases >─ workers     what may be spent, and which worker may spend it now
+    transactions ─< postings                   what was spent; append-only, in double entry
+    holds                                      reservations that outlived a flush
+
+Times are Unix seconds. Invariants: `windows.leased` is the sum of its live leases, `windows.lost`
+of its lost ones, `windows.spent` of what the transactions that name it used; postings of a
+transaction sum to zero. `headrace ledger verify` checks them all.
+"""
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+metadata = MetaData()
+_ID = BigInteger().with_variant(Integer, "sqlite")  # SQLite counts up only an INTEGER key
+
+
+def _text(name: str) -> Column[str]:
+    return Column(name, Text, nullable=False, server_default="")
+
+
+def _number(name: str) -> Column[int]:
+    return Column(name, BigInteger, nullable=False, server_default="0")
+
+
+meta = Table(
+    "meta",
+    metadata,
+    Column("name", Text, primary_key=True),
+    _number("value"),
+)
+"""`revision`: counts changes that a cache of keys, limits or prices must see."""
+
+orgs = Table(
+    "orgs",
+    metadata,
+    Column("id", Text, primary_key=True),
+    _number("created_s"),
+)
+teams = Table(
+    "teams",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("org", Text, ForeignKey("orgs.id"), nullable=False),
+    _number("created_s"),
+)
+users = Table(
+    "users",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("org", Text, ForeignKey("orgs.id"), nullable=False),
+    Column("team", Text, ForeignKey("teams.id"), nullable=False),
+    _number("created_s"),
+)
+keys = Table(
+    "keys",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("sha256", Text, nullable=False, unique=True),
+    _text("prefix"),
+    _text("name"),
+    Column("org", Text, ForeignKey("orgs.id"), nullable=False),
+    Column("team", Text, ForeignKey("teams.id"), nullable=False),
+    Column("user", Text, ForeignKey("users.id"), nullable=True),
+    _text("role"),
+    _text("models"),
+    _text("routes"),
+    _text("features"),
+    _number("created_s"),
+    Column("expires_s", BigInteger, nullable=True),
+    Column("revoked_s", BigInteger, nullable=True),
+    Column("previous_sha256", Text, nullable=True, unique=True),
+    Column("previous_until_s", BigInteger, nullable=True),
+)
+"""`models`, `routes`, `features`: comma-separated; empty = all."""
+
+limits = Table(
+    "limits",
+    metadata,
+    Column("id", _ID, primary_key=True),
+    _text("scope"),
+    _text("subject"),
+    _text("unit"),
+    _text("window"),
+    _text("zone"),
+    _number("amount"),
+    _number("created_s"),
+    UniqueConstraint("scope", "subject", "unit", "window"),
+    CheckConstraint("amount >= 0"),
+)
+windows = Table(
+    "windows",
+    metadata,
+    Column("id", _ID, primary_key=True),
+    Column("limit_id", _ID, ForeignKey("limits.id", ondelete="CASCADE"), nullable=False),
+    _number("starts_s"),
+    _number("ends_s"),
+    _number("spent"),
+    _number("leased"),
+    _number("lost"),
+    UniqueConstraint("limit_id", "starts_s"),
+    CheckConstraint("spent >= 0 AND leased >= 0 AND lost >= 0"),
+)
+workers = Table(
+    "workers",
+    metadata,
+    Column("id", Text, primary_key=True),
+    _number("expires_s"),
+    _text("state"),
+)
+"""`state`: live, or lost where its lease ran out."""
+
+leases = Table(
+    "leases",
+    metadata,
+    Column("worker", Text, ForeignKey("workers.id"), primary_key=True),
+    Column("window_id", _ID, ForeignKey("windows.id", ondelete="CASCADE"), primary_key=True),
+    _number("amount"),
+    Column("lost", Boolean, nullable=False),
+    CheckConstraint("amount >= 0"),
+)
+holds = Table(
+    "holds",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("worker", Text, ForeignKey("workers.id"), nullable=False),
+    _text("record"),
+)
+"""`record`: the hold as `headrace.store.entries` writes it."""
+
+transactions = Table(
+    "transactions",
+    metadata,
+    Column("id", Text, primary_key=True),
+    _text("kind"),
+    _number("at_s"),
+    _text("org"),
+    _text("team"),
+    _text("user"),
+    _text("key"),
+    _text("feature"),
+    _text("model"),
+    _text("route"),
+    _text("finish"),
+    _number("prompt_tokens"),
+    _number("cached_tokens"),
+    _number("completion_tokens"),
+    _number("reasoning_tokens"),
+    _number("cost_nanousd"),
+    _number("held_nanousd"),
+    _text("price_hash"),
+    _text("charges"),
+    Index("transactions_by_time", "at_s"),
+)
+"""`charges`: `window:used` pairs, comma-separated."""
+
+postings = Table(
+    "postings",
+    metadata,
+    Column("id", _ID, primary_key=True),
+    Column("transaction_id", Text, nullable=False),
+    _text("account"),
+    _number("amount_nanousd"),
+    Index("postings_by_account", "account"),
+)
+prices = Table(
+    "prices",
+    metadata,
+    Column("id", _ID, primary_key=True),
+    _text("model"),
+    _number("effective_s"),
+    _number("input_nanousd"),
+    _number("cached_nanousd"),
+    _number("output_nanousd"),
+    UniqueConstraint("model", "effective_s"),
+)
+"""Overrides; nano-dollars a million tokens."""
