@@ -5,6 +5,7 @@ Nothing here or in the methods' modules imports torch before a method is called.
 
 import typer
 
+from headrace.cli.train.answers import answers
 from headrace.cli.train.distill import distill
 from headrace.cli.train.grpo import grpo
 from headrace.cli.train.ppo import ppo
@@ -20,5 +21,5 @@ def _methods() -> None:
     """Train a model."""
 
 
-for _method in (pretrain, sft, grpo, ppo, distill, sprout):
+for _method in (pretrain, sft, grpo, ppo, distill, answers, sprout):
     train.command()(_method)
