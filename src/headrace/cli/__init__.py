@@ -45,6 +45,11 @@ VERBS = (
         target="headrace.cli.quantize:quantize",
         help="make a model smaller and faster",
     ),
+    Verb(
+        name="adapter",
+        target="headrace.cli.adapter:adapter",
+        help="inspect, merge, unmerge, export adapters",
+    ),
     Verb(name="model", target="headrace.cli.model:model", help="look into a checkpoint"),
     Verb(
         name="tokens", target="headrace.cli.tokens:tokens", help="count, inspect, train tokenizers"

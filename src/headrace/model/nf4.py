@@ -96,6 +96,8 @@ def quantize(weight_OI: Tensor, *, block: int = 64, double: bool = True) -> Nf4:
     if block not in BLOCKS:
         raise UserError(f"NF4 block {block} is not one of {', '.join(map(str, BLOCKS))}")
     rows, cols = weight_OI.shape
+    if weight_OI.is_meta:
+        return _shapes(rows, cols, block=block, double=double)
     flat_N = weight_OI.reshape(-1)
     middles = _middles(flat_N.device)
     packed, scales = [], []
@@ -137,6 +139,8 @@ def dequantize(stored: Nf4, dtype: torch.dtype) -> Tensor:
     numbers = stored.rows * stored.cols
     device = stored.packed.device
     out_N = torch.empty(numbers, dtype=dtype, device=device)
+    if out_N.is_meta:
+        return out_N.view(stored.rows, stored.cols)
     scale_B = scales(stored)
     pairs = _pairs(device)
     step_B = _CHUNK // stored.block
@@ -242,6 +246,22 @@ class _Product(torch.autograd.Function):
         grad_x = grad @ dequantize(ctx.stored, grad.dtype) if wants_x else None
         grad_bias = grad.flatten(0, -2).sum(0) if ctx.has_bias and wants_bias else None
         return grad_x, grad_bias, None
+
+
+def _shapes(rows: int, cols: int, *, block: int, double: bool) -> Nf4:
+    """What `quantize` would give, without values."""
+    blocks = -(-rows * cols // block)
+    outer = -(-blocks // SCALE_BLOCK)
+    scale_dtype = torch.uint8 if double else torch.float32
+    return Nf4(
+        packed=torch.empty(-(-rows * cols // 2), dtype=torch.uint8, device="meta"),
+        scale_B=torch.empty(blocks, dtype=scale_dtype, device="meta"),
+        scale_scale=torch.empty(outer, device="meta") if double else None,
+        offset=torch.empty((), device="meta") if double else None,
+        block=block,
+        rows=rows,
+        cols=cols,
+    )
 
 
 def _round_scales(centred_B: Tensor) -> tuple[Tensor, Tensor]:
