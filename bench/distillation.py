@@ -2,17 +2,20 @@
 
     python bench/distillation.py --text tinyshakespeare.txt.gz --work /tmp/kd --out bench/results/…
 
-Characters of one text, its last tenth held out. A larger teacher is trained first (kept in WORK,
-so that a second call goes on from it). Then each seed trains the student's shape twice over the
-same batches: on the text alone, and on `text` x cross entropy + (1 - text) x forward KL from the
-teacher. What counts is the cross entropy on the held-out tenth, for each seed and on average; the
-sign test over three seeds can say no more than p = 1/8, so the numbers stand for themselves.
+Characters of one text, its last tenth held out. A larger teacher is trained first (kept in WORK, as
+is every finished run, so that a second call goes on). Then each seed trains the student's shape
+twice over the same batches: on the text alone, and on `text` x cross entropy + (1 - text) x forward
+KL from the teacher. What counts is the cross entropy on the held-out tenth, for each seed and on
+average; the sign test over three seeds can say no more than p = 1/8, so the numbers stand for
+themselves.
 """
 
 import argparse
 import dataclasses
 import gzip
+import hashlib
 import itertools
+import json
 import math
 import statistics
 import sys
@@ -140,6 +143,13 @@ def teacher(texts: Texts, options: argparse.Namespace) -> Decoder:
     return decoder
 
 
+def _key(options: argparse.Namespace) -> str:
+    """Of what a student's run depends on, the teacher's training included."""
+    ignored = ("out", "work", "seeds")
+    values = {k: str(v) for k, v in sorted(vars(options).items()) if k not in ignored}
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest()[:12]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # pyright: ignore
     parser.add_argument("--text", type=Path, required=True)
@@ -162,6 +172,10 @@ def main() -> None:
     print(f"teacher: held-out loss {best.loss:.4f}")
     runs: list[Run] = []
     for seed, helped in itertools.product(range(options.seeds), (False, True)):
+        kept = Path(options.work) / f"{_key(options)}-{seed}-{helped}.json"
+        if kept.is_file():
+            runs.append(Run(**json.loads(kept.read_text())))
+            continue
         task = (
             Distill(strong, Divergence(beta=0.0), text=options.text_share)
             if helped
@@ -173,6 +187,7 @@ def main() -> None:
         seconds = train(texts, student, task, steps=options.steps, lr=options.lr, seed=seed)
         loss = evaluate.score(student, texts.held_out).loss
         runs.append(Run(seed=seed, teacher=helped, held_out_loss=loss, train_seconds=seconds))
+        kept.write_text(json.dumps(dataclasses.asdict(runs[-1])))
         print(f"seed {seed}, {'with' if helped else 'without'} teacher: {loss:.4f}")
     gains = [
         alone.held_out_loss - taught.held_out_loss

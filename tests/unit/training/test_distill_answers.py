@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ def _run(
         slept.append(seconds)
 
     async def run() -> Tally:
-        asking = Asking(**{"model": "m", **values})
+        asking = replace(Asking(model="m"), **values)
         return [tally async for tally in ask(backend, prompts, out, asking, sleep=sleep)][-1]
 
     return asyncio.run(run())

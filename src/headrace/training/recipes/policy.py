@@ -93,13 +93,17 @@ class RollOuts:
         )
 
 
+def _updates() -> Updates:
+    # No spikes: the loss of a policy is about 0 whenever it stands where it sampled, and anything
+    # but 0 right after; its level says nothing about a step's health.
+    return Updates(steps=200, lr=1e-6, warmup_steps=10, schedule="constant", spike_sigmas=0.0)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Grpo:
     """Group-relative policy optimisation."""
 
-    updates: Updates = field(
-        default_factory=lambda: Updates(steps=200, lr=1e-6, warmup_steps=10, schedule="constant")
-    )
+    updates: Updates = field(default_factory=_updates)
     rollouts: RollOuts = field(default_factory=RollOuts)
     average: Average = "dapo"
     """Over what the loss is a mean; see `objectives.grpo`."""
@@ -128,9 +132,7 @@ class Grpo:
 class Ppo:
     """Proximal policy optimisation, the value head on the policy's own hidden states."""
 
-    updates: Updates = field(
-        default_factory=lambda: Updates(steps=200, lr=1e-6, warmup_steps=10, schedule="constant")
-    )
+    updates: Updates = field(default_factory=_updates)
     rollouts: RollOuts = field(
         default_factory=lambda: RollOuts(prompts=32, group=1, minibatches=4, epochs=2)
     )
