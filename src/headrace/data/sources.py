@@ -20,6 +20,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from headrace.data.document import Document as Document
 from headrace.errors import DataError
 
 _SKIPPED_DIRS = frozenset(
@@ -36,17 +37,6 @@ _LICENCES = {
 }
 _CHUNK_BYTES = 40_000
 """A text file without records is cut into documents of about this size at empty lines."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Document:
-    """One text and where it came from."""
-
-    id: str
-    """`source/path`, unique."""
-    source: str
-    licence: str
-    text: str
 
 
 def stdlib_modules(root: Path | None = None) -> Iterator[tuple[str, str]]:
