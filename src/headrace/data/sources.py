@@ -9,17 +9,15 @@ order the file system lists them in.
 """
 
 import ast
-import gzip
 import hashlib
 import importlib.util
-import json
 import sysconfig
 import warnings
-import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from headrace.data import files
 from headrace.data.document import Document as Document
 from headrace.errors import DataError
 
@@ -35,8 +33,6 @@ _LICENCES = {
     "rust_book": "MIT OR Apache-2.0",
     "tinyshakespeare": "public domain",
 }
-_CHUNK_BYTES = 40_000
-"""A text file without records is cut into documents of about this size at empty lines."""
 
 
 def stdlib_modules(root: Path | None = None) -> Iterator[tuple[str, str]]:
@@ -141,52 +137,28 @@ def texts(path: Path) -> Iterator[Document]:
     """The documents of one `*.jsonl[.gz]` or `*.txt[.gz]`, or of all in a directory, by file name.
 
     Raises:
-        DataError: No such directory, no such file in it, or a file that cannot be read.
+        DataError: No such directory, no such file in it, or a file or record that cannot be read.
     """
     kinds = (".jsonl", ".txt")
     found = [path] if path.is_file() else sorted(path.iterdir()) if path.is_dir() else None
     if found is None:
         raise DataError(f"{path} is not a directory; give one with *.jsonl.gz or *.txt.gz")
-    files = [file for file in found if file.name.removesuffix(".gz").endswith(kinds)]
-    if not files:
+    chosen = [file for file in found if file.name.removesuffix(".gz").endswith(kinds)]
+    if not chosen:
         raise DataError(f"{path} has no *.jsonl, *.txt, *.jsonl.gz or *.txt.gz file")
-    for file in files:
+    for file in chosen:
         name = file.name.split(".")[0]
         licence = _LICENCES.get(name, "unknown: see the directory the text came from")
-        for key, text in _records(file):
-            yield Document(id=f"{name}/{key}", source=name, licence=licence, text=text)
-
-
-def _records(path: Path) -> Iterator[tuple[str, str]]:
-    try:
-        data = path.read_bytes()
-        raw = gzip.decompress(data) if path.suffix == ".gz" else data
-        content = raw.decode("utf-8")
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-        raise DataError(f"cannot read {path}: {error}") from error
-    if path.name.removesuffix(".gz").endswith(".txt"):
-        yield from _cut(content)
-        return
-    for number, line in enumerate(content.splitlines(), start=1):
-        try:
-            record = json.loads(line)
-            text = record["text"]
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise DataError(
-                f"{path}:{number} is not a JSON object with a `text` field; mend or drop the line"
-            ) from error
-        if not isinstance(text, str):
-            raise DataError(f"{path}:{number}: `text` is a {type(text).__name__}, not a string")
-        yield str(record.get("path", number)), text
-
-
-def _cut(content: str) -> Iterator[tuple[str, str]]:
-    start = 0
-    while start < len(content):
-        end = content.find("\n\n", start + _CHUNK_BYTES)
-        end = len(content) if end < 0 else end + 2
-        yield f"{start}", content[start:end]
-        start = end
+        for record in files.read(file):
+            if isinstance(record, files.Skipped):
+                where = f"{file}:{record.number}"
+                raise DataError(
+                    f"cannot read {where}: {record.reason}, {record.detail}; mend or drop it, or "
+                    "let headrace data prepare count such records"
+                )
+            yield Document(
+                id=f"{name}/{record.key}", source=name, licence=licence, text=record.text
+            )
 
 
 def capped(documents: Iterable[Document], limits_bytes: dict[str, int]) -> list[Document]:

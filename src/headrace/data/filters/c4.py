@@ -1,8 +1,8 @@
 """C4's rules for web pages: which lines are prose, and whether enough of a page is.
 
 Source: Raffel et al., "Exploring the Limits of Transfer Learning", JMLR 21 (2020), section 2.2,
-with the two rules that only its code has (words of more than 1,000 characters, lines about cookies and
-terms). Left out is its list of bad words. Sentences are counted by their end marks, not by Punkt.
+with the two rules that only its code has (words of more than 1,000 characters, lines about cookies
+and terms). Left out is its list of bad words. Sentences are counted by their end marks.
 """
 
 import re
