@@ -64,6 +64,7 @@ def test_verbs_are_frozen() -> None:
         "generate",
         "train",
         "quantize",
+        "adapter",
         "model",
         "tokens",
         "keys",
