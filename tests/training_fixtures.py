@@ -50,6 +50,17 @@ def rows(count: int, seed: int = 0, *, longest: int = 20) -> list[TokenRow]:
     ]
 
 
+def masked(seed: int, count: int = 7) -> list[TokenRow]:
+    """Rows in which very different numbers of tokens are supervised."""
+    random = np.random.default_rng(seed)
+    made: list[TokenRow] = []
+    for row in rows(count, seed):
+        weights = (random.random(len(row.ids)) < random.random()).astype(np.float32)
+        weights[-1] = 1.0
+        made.append(TokenRow(ids=row.ids, weights=weights))
+    return made
+
+
 def updates(**changes: Any) -> Updates:
     """A few steps, quickly."""
     values: dict[str, Any] = {
@@ -82,6 +93,7 @@ def trained(
     *,
     model: Decoder | None = None,
     rows_per_step: int = 6,
+    batch_tokens: int = 40,
     resume: bool = False,
     stop: int = -1,
 ) -> tuple[Decoder, list[loop.StepReport]]:
@@ -90,7 +102,7 @@ def trained(
     reports: list[loop.StepReport] = []
     try:
         for report in loop.run(
-            trainee(model, rows(50), rows_per_step=rows_per_step),
+            trainee(model, rows(50), rows_per_step=rows_per_step, batch_tokens=batch_tokens),
             "pretrain",
             plan,
             directory=directory,

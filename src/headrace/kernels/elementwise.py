@@ -14,7 +14,7 @@ from torch.nn import functional
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """`x / rms(x) * weight` over the last dimension."""
-    return functional.rms_norm(x, weight.shape, weight, eps)
+    return functional.rms_norm(x, weight.shape, weight.to(x.dtype), eps)
 
 
 def rotate(x_TNH: Tensor, cos_TP: Tensor, sin_TP: Tensor) -> Tensor:

@@ -145,6 +145,7 @@ class Decoder(nn.Module):
 
     def logits(self, hidden_RD: Tensor) -> Tensor:
         """Scores over the vocabulary, float32 whatever the weights are."""
+        hidden_RD = hidden_RD.to(self.norm.weight.dtype)  # narrower where training computes so
         if self.lm_head is None:
             return functional.linear(hidden_RD, self.embed_tokens.weight).float()
         return self.lm_head(hidden_RD).float()

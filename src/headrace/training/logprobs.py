@@ -6,8 +6,8 @@ Legend: R rows that are scored, C rows of a chunk, D model width, V vocabulary.
 
 Invariant: no more than `chunk x V` scores exist at a time, forwards or backwards, whatever R is:
 the forward pass keeps one normaliser a row, and the backward pass computes each chunk's scores
-again (the idea of Liger Kernel's chunked losses, arXiv 2410.10989). Products run in the operands'
-own type; the softmax and what is returned are float32 (float64 for float64 operands).
+again (the idea of Liger Kernel's chunked losses, arXiv 2410.10989). Products run in the
+hidden states' type; the softmax and what is returned are float32 (float64 for float64 operands).
 """
 
 from typing import Any, NamedTuple
@@ -30,7 +30,9 @@ def logprobs(
     hidden_RD: Tensor, head_VD: Tensor, targets_R: Tensor, *, temperature: float = 1.0
 ) -> Tensor:
     """log softmax(hidden @ head.T / temperature)[target] of each row; differentiable once."""
-    logprob_R, _ = _Chunked.apply(hidden_RD, head_VD, targets_R, temperature, False)
+    logprob_R, _ = _Chunked.apply(
+        hidden_RD, head_VD.to(hidden_RD.dtype), targets_R, temperature, False
+    )
     return logprob_R
 
 
@@ -38,7 +40,9 @@ def logprobs_entropy(
     hidden_RD: Tensor, head_VD: Tensor, targets_R: Tensor, *, temperature: float = 1.0
 ) -> LogprobsEntropy:
     """As `logprobs`, and the entropy of each row's distribution; both differentiable once."""
-    return LogprobsEntropy(*_Chunked.apply(hidden_RD, head_VD, targets_R, temperature, True))
+    return LogprobsEntropy(
+        *_Chunked.apply(hidden_RD, head_VD.to(hidden_RD.dtype), targets_R, temperature, True)
+    )
 
 
 def scores(hidden_CD: Tensor, head_VD: Tensor, temperature: float = 1.0) -> Tensor:

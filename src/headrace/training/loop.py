@@ -16,12 +16,14 @@ from typing import Any, Generic
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 
 from headrace.errors import CheckpointError
 from headrace.model.decoder import Decoder
 from headrace.training import state
 from headrace.training.guard import Guard
 from headrace.training.optim import optimizers
+from headrace.training.parallel import ALONE, Ranks
 from headrace.training.recipe import Updates
 from headrace.training.schedule import factor
 from headrace.training.step import B, accumulate, clip
@@ -96,8 +98,12 @@ def run(
     directory: Path,
     resume: bool = False,
     should_stop: Callable[[], bool] = lambda: False,
+    ranks: Ranks = ALONE,
 ) -> Iterator[StepReport]:
     """Train; yields after each step, with the model as that step left it.
+
+    With several ranks each runs this, its decoder sharded by `parallel.shard`; all see the same
+    reports.
 
     What the consumer does to the model between two steps is part of the run: the checkpoint of a
     step is written after its report was consumed.
@@ -108,10 +114,14 @@ def run(
         CheckpointError: None can be loaded, or the last one of the stage cannot be written.
     """
     named = dict(trainee.named_parameters())
+    if ranks.size > 1 and not all(isinstance(param, DTensor) for param in named.values()):
+        raise TypeError(
+            "several ranks train, but not every parameter is cut over them: shard first"
+        )
     optims = optimizers(named.items(), updates)
     base_lrs = [[group["lr"] for group in optim.param_groups] for optim in optims]
     guard = Guard(updates)
-    resumed = _resume(trainee, name, directory, named, optims) if resume else _Resumed()
+    resumed = _resume(trainee, name, directory, named, optims, ranks) if resume else _Resumed()
     first, tokens, warning = 0, 0, resumed.warning
     if resumed.progress is not None:
         first, tokens = resumed.progress.step, resumed.progress.tokens
@@ -126,7 +136,7 @@ def run(
             guard=guard.state(),
             config=trainee.config,
         )
-        state.save(directory, named, optims, progress, memory=trainee.memory)
+        state.save(directory, named, optims, progress, memory=trainee.memory, ranks=ranks)
 
     began = saved = time.monotonic()
     for step in range(first, updates.steps):
@@ -135,7 +145,7 @@ def run(
         for optim, lrs in zip(optims, base_lrs, strict=True):
             for group, lr in zip(optim.param_groups, lrs, strict=True):
                 group["lr"] = lr * lr_factor
-        done = accumulate(trainee.decoder, trainee.task, trainee.batches(step))
+        done = accumulate(trainee.decoder, trainee.task, trainee.batches(step), ranks)
         norm = clip(named.values(), updates.clip_norm)
         reason = guard.judge(done.loss, norm)
         for optim in optims:
@@ -162,14 +172,17 @@ def run(
         )
         warning = ""
         last = step + 1 == updates.steps
-        if should_stop() and not last:
+        due = time.monotonic() - saved >= updates.checkpoint_every_s
+        # Whoever is told to stop stops all; the first one's clock decides.
+        asked = ranks.gather((should_stop(), due))
+        if any(stop for stop, _ in asked) and not last:
             checkpoint(step + 1)
             raise Interrupted(
                 f"stopped after step {step + 1} of {name}; --resume auto goes on from it"
             )
         if last:
             checkpoint(step + 1)
-        elif time.monotonic() - saved >= updates.checkpoint_every_s:
+        elif asked[0][1]:
             try:
                 checkpoint(step + 1)
             except CheckpointError as error:
@@ -192,6 +205,7 @@ def _resume(
     directory: Path,
     named: Mapping[str, nn.Parameter],
     optims: Sequence[torch.optim.Optimizer],
+    ranks: Ranks,
 ) -> _Resumed:
     """Load the newest checkpoint that is what was written."""
     warning = ""
@@ -199,7 +213,12 @@ def _resume(
     for path in found:
         try:
             progress = state.load(
-                path, named, optims, memory=trainee.memory, fingerprint=trainee.fingerprint
+                path,
+                named,
+                optims,
+                memory=trainee.memory,
+                fingerprint=trainee.fingerprint,
+                ranks=ranks,
             )
         except state.Damaged as error:
             warning += f"{error.message}. "

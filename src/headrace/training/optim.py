@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from headrace.errors import ConfigError
+from headrace.training.parallel import own_part, whole
 from headrace.training.recipe import Updates
 
 _NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
@@ -50,7 +51,8 @@ class Muon(torch.optim.Optimizer):
                 momentum: Tensor = state["momentum"]
                 momentum.lerp_(param.grad, 1 - group["momentum"])
                 looked_ahead = param.grad.lerp(momentum, group["momentum"])  # Nesterov
-                update = orthogonalised(looked_ahead)
+                # A matrix that is cut over ranks is orthogonalised whole, by each alike.
+                update = own_part(orthogonalised(whole(looked_ahead)), param)
                 scale = 0.2 * max(param.shape) ** 0.5
                 param.mul_(1 - group["lr"] * group["weight_decay"])
                 param.add_(update, alpha=-group["lr"] * scale)

@@ -83,8 +83,16 @@ class Updates:
 class Compute:
     """How the arithmetic is done; what is computed stays the same but for rounding."""
 
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto = a GPU where there is one."""
     threads: int = 0
     """Of one operation; 0 = as torch chooses. Another number is another rounding."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of products; weights, their gradients and the optimizer stay float32."""
+    compile: bool = False
+    """Fuse each layer with torch.compile: worth its minute on a GPU, seldom on a CPU."""
+    checkpoint_activations: bool = False
+    """Compute each layer's inside again in the backward pass instead of keeping it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

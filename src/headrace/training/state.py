@@ -1,31 +1,29 @@
 """A run's state <-> a directory, exactly: parameters, optimizers and the step to go on from.
 
-`STAGE_000123/state.safetensors` holds every tensor under `model.*`, `beside.*`, `optimizer.*` and
-`memory.*`, `state.json` the step, the recipe with its fingerprint and the SHA-256 of the tensors'
-file. No pickle. A checkpoint is written under another name, flushed to the disk and renamed, so
+`STAGE_000123/` holds every tensor under `model.*`, `beside.*`, `optimizer.*` and `memory.*` in
+safetensors files (see `storage`), and `state.json` with the step, the recipe, its fingerprint and
+the files' SHA-256. A checkpoint is written under another name, flushed to the disk and renamed, so
 that one that can be seen is whole; an older one goes only when a newer one is there. One that was
-damaged later is recognised by its hash, and the one before it taken.
+damaged later is recognised by its hashes, and the one before it taken. What many ranks wrote, one
+reads, and the other way round.
 """
 
-import contextlib
-import hashlib
 import json
-import os
 import shutil
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from headrace.errors import CheckpointError
+from headrace.training import storage
+from headrace.training.parallel import ALONE, Ranks
 from headrace.training.recipe import Resume
 
-TENSORS, RECORD = "state.safetensors", "state.json"
+RECORD = "state.json"
 _KEPT = 2
 
 
@@ -51,7 +49,7 @@ class Progress:
 
 
 class Memory(Protocol):
-    """What a task must find again after a restart, beside parameters."""
+    """What a task must find again after a restart, beside parameters; alike on all ranks."""
 
     def state(self) -> dict[str, Tensor]:
         """Everything, as tensors; numbers of any kind are tensors of one element."""
@@ -69,55 +67,71 @@ def save(
     progress: Progress,
     *,
     memory: Memory | None = None,
+    ranks: Ranks = ALONE,
 ) -> Path:
-    """Write a checkpoint; the newest two of the stage are kept.
+    """Write a checkpoint; the newest two of the stage are kept. Every rank calls it.
 
     Raises:
         CheckpointError: It cannot be written, as on a full disk. Nothing of it stays, and what was
             there before is as it was.
     """
     target = directory / f"{progress.stage}_{progress.step:06d}"
-    partial = directory / f".{target.name}.{os.getpid()}"
-    tensors = _tensors(parameters, optimizers, memory)
-    try:
-        partial.mkdir(parents=True)
-        save_file(tensors, partial / TENSORS)
-        digest = _synced_digest(partial / TENSORS)
-        record = json.dumps({**asdict(progress), "sha256": digest}) + "\n"
+    partial = directory / f".{target.name}.partial"
+    tensors = {name: param.detach() for name, param in parameters.items()}
+    tensors |= {
+        f"optimizer.{slot}": value for slot, value in _slots(optimizers) if value is not None
+    }
+    if memory is not None:
+        # Clones: safetensors refuses tensors that share memory.
+        tensors |= {f"memory.{name}": value.clone() for name, value in memory.state().items()}
+
+    def finish() -> None:
+        files = storage.hashes(partial)
+        record = json.dumps({**asdict(progress), "files": files}) + "\n"
         (partial / RECORD).write_text(record, encoding="utf-8")
-        _sync(partial / RECORD)
+        storage.sync([*(partial / name for name in files), partial / RECORD])
         if target.exists():  # of a run that was resumed from before it
             shutil.rmtree(target)
         partial.rename(target)
-        _sync(directory)
-    except (OSError, SafetensorError) as error:
-        shutil.rmtree(partial, ignore_errors=True)
+        storage.sync([directory])
+
+    try:
+        _on_first(ranks, lambda: _emptied(partial))
+        storage.write(partial, tensors, ranks)
+        _on_first(ranks, finish)
+    except OSError as error:
+        if ranks.first:
+            shutil.rmtree(partial, ignore_errors=True)
         size = sum(tensor.nbytes for tensor in tensors.values())
         raise CheckpointError(
             f"cannot write {target} of {size:,} bytes: {error}; {_last_good(directory, progress)}"
         ) from error
-    for old in _checkpoints(directory, progress.stage)[:-_KEPT]:
-        shutil.rmtree(old, ignore_errors=True)
+    if ranks.first:
+        for old in _checkpoints(directory, progress.stage)[:-_KEPT]:
+            shutil.rmtree(old, ignore_errors=True)
     return target
 
 
-def admit(directory: Path, resume: Resume) -> bool:
+def admit(directory: Path, resume: Resume, ranks: Ranks = ALONE) -> bool:
     """Whether a run into this directory of checkpoints may look for one to go on from.
 
     Raises:
         CheckpointError: There are checkpoints, and nobody said what to do with them.
     """
-    found = sorted(path.name for path in directory.glob("*_[0-9]*") if path.is_dir())
-    if resume is Resume.NEVER:
-        for name in found:
-            shutil.rmtree(directory / name)
-    elif resume is Resume.ASK and found:
+    if ranks.first:
+        for partial in directory.glob(".*_[0-9]*.partial"):  # of a process that was killed
+            shutil.rmtree(partial, ignore_errors=True)
+    found = sorted(path for path in directory.glob("*_[0-9]*") if path.is_dir())
+    ranks.meet()
+    if resume is Resume.ASK and found:
         raise CheckpointError(
-            f"{directory} holds checkpoints of an earlier run ({found[-1]}); --resume auto goes on "
-            "from the last one, --resume never discards them"
+            f"{directory} holds checkpoints of an earlier run ({found[-1].name}); --resume auto "
+            "goes on from the last one, --resume never discards them"
         )
-    for partial in directory.glob(".*_[0-9]*.[0-9]*"):  # of a process that was killed
-        shutil.rmtree(partial, ignore_errors=True)
+    if resume is Resume.NEVER and ranks.first:
+        for path in found:
+            shutil.rmtree(path)
+    ranks.meet()
     return resume is Resume.AUTO
 
 
@@ -133,6 +147,7 @@ def load(
     *,
     fingerprint: str,
     memory: Memory | None = None,
+    ranks: Ranks = ALONE,
 ) -> Progress:
     """Put a checkpoint back into parameters, optimizers and memory, bit for bit.
 
@@ -140,76 +155,117 @@ def load(
         Damaged: It is not what was written.
         CheckpointError: Of other shapes, or of another recipe or data.
     """
-    progress, digest = read_progress(path)
+    progress, files = read_record(path)
     if progress.fingerprint != fingerprint:
         raise CheckpointError(
             f"{path} belongs to another recipe or other data ({progress.fingerprint[:12]}, this is "
             f"{fingerprint[:12]}); give the same settings or another output directory"
         )
+    found = ranks.agree(_hashes(path) if ranks.first else {})
+    for name, digest in files.items():
+        if found.get(name) != digest:
+            raise Damaged(f"{path / name} is not what was written there; delete {path}")
     try:
-        if _digest(path / TENSORS) != digest:
-            raise Damaged(f"{path / TENSORS} is not what was written there; delete {path}")
-        tensors = load_file(path / TENSORS)
-    except (OSError, SafetensorError) as error:
+        stored = storage.index(path)
+        for name, param in parameters.items():
+            if name not in stored or stored[name].shape != param.shape:
+                raise CheckpointError(f"{path}: {name} is missing or of another shape; delete it")
+        slots = _empty_slots(optimizers, stored)
+        kept = _empty("memory.", stored)
+        into = {name: param.detach() for name, param in parameters.items()} | slots | kept
+        storage.read(path, into, ranks)
+    except OSError as error:
         raise Damaged(f"cannot resume from {path}: {error}; delete it") from error
-    _restore_parameters(path, parameters, tensors)
     for number, optimizer in enumerate(optimizers):
-        _restore_optimizer(optimizer, tensors, prefix=f"optimizer.{number}.")
+        _fill(optimizer, slots, prefix=f"optimizer.{number}.")
     if memory is not None:
-        kept = {k.removeprefix("memory."): v for k, v in tensors.items() if k.startswith("memory.")}
-        memory.restore(kept)
+        memory.restore({name.removeprefix("memory."): value for name, value in kept.items()})
     return progress
 
 
-def read_progress(path: Path) -> tuple[Progress, str]:
-    """A checkpoint's record, and what its tensors' file must hash to.
+def read_record(path: Path) -> tuple[Progress, dict[str, str]]:
+    """What `state.json` says, and the hashes of the files beside it.
 
     Raises:
         Damaged: It cannot be read.
     """
     try:
         record = json.loads((path / RECORD).read_text(encoding="utf-8"))
-        digest = record.pop("sha256")
-        return Progress(**record), digest
+        files = dict(record.pop("files"))
+        return Progress(**record), files
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise Damaged(f"cannot resume from {path}: {error!r}; delete it") from error
 
 
-def _tensors(
-    parameters: Mapping[str, Tensor],
+def _slots(
     optimizers: Sequence[torch.optim.Optimizer],
-    memory: Memory | None,
-) -> dict[str, Tensor]:
-    tensors = {name: param.detach().contiguous() for name, param in parameters.items()}
+) -> Iterator[tuple[str, Tensor | None]]:
+    """Every tensor of the optimizers' state, as `NUMBER.PARAMETER.NAME`."""
     for number, optimizer in enumerate(optimizers):
         for key, entry in optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{number}.{key}.{name}": value for name, value in entry.items()}
-    if memory is not None:
-        # Clones: safetensors refuses tensors that share memory.
-        tensors |= {f"memory.{name}": value.clone() for name, value in memory.state().items()}
-    return tensors
+            for name, value in entry.items():
+                yield f"{number}.{key}.{name}", value
 
 
-def _restore_parameters(
-    path: Path, parameters: Mapping[str, Tensor], tensors: Mapping[str, Tensor]
-) -> None:
-    for name, param in parameters.items():
-        value = tensors.get(name)
-        if value is None or value.shape != param.shape:
-            raise CheckpointError(f"{path}: {name} is missing or of another shape; delete it")
-        param.data.copy_(value)
+def _empty_slots(
+    optimizers: Sequence[torch.optim.Optimizer], stored: Mapping[str, storage.Stored]
+) -> dict[str, Tensor]:
+    """Room for what is stored of the optimizers' state: what has a parameter's shape lies as it."""
+    made: dict[str, Tensor] = {}
+    for number, optimizer in enumerate(optimizers):
+        params = [param for group in optimizer.param_groups for param in group["params"]]
+        for name, room in _empty(f"optimizer.{number}.", stored).items():
+            param = params[int(name.split(".")[2])]
+            alike = room.shape == param.shape
+            made[name] = torch.empty_like(param, dtype=room.dtype) if alike else room
+    return made
 
 
-def _restore_optimizer(
-    optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], *, prefix: str
-) -> None:
+def _empty(prefix: str, stored: Mapping[str, storage.Stored]) -> dict[str, Tensor]:
+    return {
+        name: torch.empty(entry.shape, dtype=entry.dtype)
+        for name, entry in stored.items()
+        if name.startswith(prefix)
+    }
+
+
+def _fill(optimizer: torch.optim.Optimizer, slots: Mapping[str, Tensor], *, prefix: str) -> None:
     state: dict[int, dict[str, Any]] = {}
-    for key, value in tensors.items():
-        if key.startswith(prefix):
-            index, name = key.removeprefix(prefix).split(".", 1)
-            state.setdefault(int(index), {})[name] = value
+    for name, value in slots.items():
+        if name.startswith(prefix):
+            index, slot = name.removeprefix(prefix).split(".", 1)
+            state.setdefault(int(index), {})[slot] = value.detach()
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def _on_first(ranks: Ranks, work: Callable[[], None]) -> None:
+    """Let the first rank do it; where it fails, all fail.
+
+    Raises:
+        OSError: It could not.
+    """
+    failed = ""
+    if ranks.first:
+        try:
+            work()
+        except OSError as error:
+            failed = str(error)
+    failed = ranks.agree(failed)
+    if failed:
+        raise OSError(failed)
+
+
+def _emptied(directory: Path) -> None:
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(parents=True)
+
+
+def _hashes(path: Path) -> dict[str, str]:
+    try:
+        return storage.hashes(path)
+    except OSError:
+        return {}  # none of them is what was written
 
 
 def _checkpoints(directory: Path, stage: str) -> list[Path]:
@@ -221,28 +277,3 @@ def _last_good(directory: Path, progress: Progress) -> str:
     if not found:
         return "there is none before it; make room"
     return f"{found[-1].name} is whole and --resume auto goes on from it; make room"
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _synced_digest(path: Path) -> str:
-    _sync(path)
-    return _digest(path)
-
-
-def _sync(path: Path) -> None:
-    """Wait until the disk has it: a full or failing one says so here at the latest."""
-    with _opened(path) as number:
-        os.fsync(number)
-
-
-@contextlib.contextmanager
-def _opened(path: Path) -> Generator[int]:
-    number = os.open(path, os.O_RDONLY)
-    try:
-        yield number
-    finally:
-        os.close(number)

@@ -1,7 +1,7 @@
 """Micro-batches -> one update, with the gradient of the whole batch.
 
 Invariant: k micro-batches give the gradient of their union, however the supervised tokens are
-spread over them, because every sum is divided by the weight of the whole step.
+spread over them and over ranks, because every sum is divided by the weight of the whole step.
 """
 
 import math
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from headrace.errors import DataError
 from headrace.model.decoder import Decoder
+from headrace.training.parallel import ALONE, Ranks, whole
 from headrace.training.task import Batch, Task
 
 B = TypeVar("B", bound=Batch)
@@ -31,8 +32,10 @@ class StepLoss:
     """Means over the units."""
 
 
-def accumulate(decoder: Decoder, task: Task[B], batches: Sequence[B]) -> StepLoss:
-    """Add the step's gradient to the parameters' `grad`.
+def accumulate(
+    decoder: Decoder, task: Task[B], batches: Sequence[B], ranks: Ranks = ALONE
+) -> StepLoss:
+    """Add the step's gradient to the parameters' `grad`; the numbers are all ranks' together.
 
     Raises:
         DataError: Nothing in the step is supervised.
@@ -40,19 +43,23 @@ def accumulate(decoder: Decoder, task: Task[B], batches: Sequence[B]) -> StepLos
     weight = sum(task.weight(batch) for batch in batches)
     if not weight > 0:
         raise DataError("the step has no supervised token; its masks are empty")
-    total = 0.0
-    metrics: dict[str, float] = {}
-    for batch in batches:
-        loss = task.loss(decoder, batch)
-        (loss.sum / weight).backward()
-        total += float(loss.sum.detach())
-        for name, value in loss.metrics.items():
-            metrics[name] = metrics.get(name, 0.0) + value
+    own: dict[str, float] = {"": 0.0}
+    for share in ranks.share(batches):
+        loss = task.loss(decoder, share.batch)
+        (loss.sum * (share.scale / weight)).backward()
+        if share.scale:
+            own[""] += float(loss.sum.detach())
+            for name, value in loss.metrics.items():
+                own[name] = own.get(name, 0.0) + value
+    sums: dict[str, float] = {}
+    for part in ranks.gather(own):
+        for name, value in part.items():
+            sums[name] = sums.get(name, 0.0) + value
     return StepLoss(
-        loss=total / weight,
+        loss=sums.pop("") / weight,
         weight=weight,
         tokens=sum(batch.tokens for batch in batches),
-        metrics={name: value / weight for name, value in metrics.items()},
+        metrics={name: value / weight for name, value in sums.items()},
     )
 
 
@@ -61,9 +68,9 @@ def clip(parameters: Iterable[Tensor], max_norm: float) -> float:
 
     A norm that is no number leaves them as they are; the step is not to be made then.
     """
-    held = [param for param in parameters if param.grad is not None]
-    total = nn.utils.get_total_norm([param.grad for param in held if param.grad is not None])
-    norm = float(total)
-    if max_norm and norm > max_norm and math.isfinite(norm):
-        nn.utils.clip_grads_with_norm_(held, max_norm, total)
+    gradients = [param.grad for param in parameters if param.grad is not None]
+    norm = float(whole(nn.utils.get_total_norm(gradients)))
+    if max_norm and max_norm < norm < math.inf:
+        for gradient in gradients:
+            gradient.mul_(max_norm / norm)
     return norm

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import training_fixtures as fx
 from headrace.errors import CheckpointError, DataError
 from headrace.model.decoder import Decoder
-from headrace.training import loop, state
+from headrace.training import loop, state, storage
 from headrace.training.log import TrainingLog
 from headrace.training.optim import optimizers
 from headrace.training.recipe import Resume
@@ -37,6 +39,24 @@ def test_an_interrupted_run_resumes_bitwise(tmp_path: Path, stop: int) -> None:
     assert [(r.step, r.loss, r.grad_norm, r.tokens) for r in rest] == [
         (r.step, r.loss, r.grad_norm, r.tokens) for r in reports[stop:]
     ]
+
+
+@settings(max_examples=6, deadline=None)
+@given(
+    stop=st.integers(1, 14),
+    optimizer=st.sampled_from(["adamw", "muon"]),
+    schedule=st.sampled_from(["cosine", "linear", "wsd", "constant"]),
+)
+def test_it_does_from_any_step_with_any_optimizer(
+    tmp_path_factory: pytest.TempPathFactory, stop: int, optimizer: str, schedule: str
+) -> None:
+    at = tmp_path_factory.mktemp("run")
+    plan = fx.updates(steps=15, optimizer=optimizer, schedule=schedule, weight_decay=0.1)
+    whole, reports = fx.trained(at / "whole", plan)
+    fx.trained(at / "cut", plan, stop=stop)
+    resumed, rest = fx.trained(at / "cut", plan, model=fx.decoder(seed=9), resume=True)
+    assert fx.same(whole, resumed)
+    assert [r.loss for r in rest] == [r.loss for r in reports[stop:]]
 
 
 def test_a_finished_run_resumes_to_itself(tmp_path: Path) -> None:
@@ -110,7 +130,7 @@ def test_a_full_disk_costs_a_checkpoint_and_not_the_run(
         reports.append(report)
         monkeypatch.undo()
         if 5 <= report.step <= 8:
-            monkeypatch.setattr(state, "save_file", _disk_full)
+            monkeypatch.setattr(storage, "save_file", _disk_full)
     assert [bool(r.warning) for r in reports] == [6 <= r.step <= 9 for r in reports]
     assert "No space left on device; pretrain_000004 is whole" in reports[6].warning
     assert fx.same(whole, model)
@@ -125,7 +145,7 @@ def test_a_full_disk_at_the_end_is_an_error_and_the_last_good_one_loads(
     at = tmp_path / "cut"
     fx.trained(at, plan, stop=5)
     with monkeypatch.context() as patch:
-        patch.setattr(state, "save_file", _disk_full)
+        patch.setattr(storage, "save_file", _disk_full)
         with pytest.raises(CheckpointError, match="pretrain_000005 is whole and --resume auto"):
             fx.trained(at, plan, resume=True)
     assert [p.name for p in at.iterdir()] == ["pretrain_000005"]
@@ -136,7 +156,7 @@ def test_a_full_disk_at_the_end_is_an_error_and_the_last_good_one_loads(
 def test_what_to_do_with_an_earlier_run_is_asked(tmp_path: Path) -> None:
     assert not state.admit(tmp_path, Resume.ASK)
     fx.trained(tmp_path, fx.updates(steps=2))
-    (tmp_path / ".pretrain_000003.17").mkdir()
+    (tmp_path / ".pretrain_000003.partial").mkdir()
     with pytest.raises(CheckpointError, match="--resume auto goes on"):
         state.admit(tmp_path, Resume.ASK)
     assert state.admit(tmp_path, Resume.AUTO)

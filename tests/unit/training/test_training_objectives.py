@@ -30,17 +30,6 @@ def _assert_close(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) 
         assert float((one[name] - other[name]).abs().max()) <= limit, name
 
 
-def _masked(seed: int, count: int = 7) -> list[TokenRow]:
-    """Rows in which very different numbers of tokens are supervised."""
-    random = np.random.default_rng(seed)
-    masked: list[TokenRow] = []
-    for row in fx.rows(count, seed):
-        weights = (random.random(len(row.ids)) < random.random()).astype(np.float32)
-        weights[-1] = 1.0
-        masked.append(TokenRow(ids=row.ids, weights=weights))
-    return masked
-
-
 def _plain(decoder: Decoder, batch: PackedBatch) -> torch.Tensor:
     logits = decoder.logits(hidden(decoder, batch))
     losses = functional.cross_entropy(logits, torch.from_numpy(batch.targets_T), reduction="none")
@@ -54,7 +43,7 @@ def test_chunked_cross_entropy_is_torchs(
 ) -> None:
     monkeypatch.setattr(logprobs, "CHUNK_ROWS", chunk)
     decoder = fx.decoder(tied=tied)
-    (batch,) = pack(_masked(1), max_tokens=999)
+    (batch,) = pack(fx.masked(1), max_tokens=999)
     expected = _plain(decoder, batch)
     expected.backward()
     oracle = _gradients(decoder)
@@ -80,7 +69,7 @@ def test_evaluation_takes_no_gradient() -> None:
 @pytest.mark.parametrize("max_tokens", [20, 37, 60])
 def test_micro_batches_add_up_to_the_big_batch(max_tokens: int) -> None:
     decoder = fx.decoder()
-    rows = _masked(2)
+    rows = fx.masked(2)
     whole = accumulate(decoder, Sft(), pack(rows, max_tokens=999))
     oracle = _gradients(decoder)
     split = pack(rows, max_tokens=max_tokens)

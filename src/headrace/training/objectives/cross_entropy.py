@@ -44,6 +44,7 @@ def sft(hidden_TD: Tensor, head_VD: Tensor, batch: PackedBatch) -> Loss:
 def _cross_entropy(hidden_TD: Tensor, head_VD: Tensor, batch: PackedBatch) -> Loss:
     weight_T = torch.from_numpy(batch.weight_T).to(hidden_TD.device)
     targets_T = torch.from_numpy(batch.targets_T).to(hidden_TD.device)
+    head_VD = head_VD.to(hidden_TD.dtype)
     total = _Fused.apply(hidden_TD, head_VD, targets_T, weight_T, torch.is_grad_enabled())
     return Loss(sum=total, weight=float(batch.weight_T.sum(dtype="float64")))
 
