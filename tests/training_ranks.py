@@ -1,65 +1,76 @@
-"""Trains the tiny decoder, alone or under torchrun, and writes what each step did.
+"""What `tests/e2e/training/test_training_ranks.py` starts as processes of its own.
 
-    [python -m torch.distributed.run --nproc-per-node 2] training_ranks.py DIRECTORY OUT.json \\
-        [key=value ...]
-
-Keys: those of `Updates`, `resume`, and `kill_at`: this process is killed, -9, after that step's
-report.
+training_ranks.py killed DIRECTORY          trains, and is killed (-9) after step 4's report
+python -m torch.distributed.run --nproc-per-node 2 training_ranks.py ranks DIRECTORY OUT.json
 """
 
 import json
 import os
 import signal
 import sys
+from itertools import islice
 from pathlib import Path
 
 import training_fixtures as fx
 from headrace.data.pack import pack
 from headrace.training import loop, parallel
 from headrace.training.parallel import Ranks, whole
-from headrace.training.recipe import Updates, with_sets
+from headrace.training.recipe import Updates
 from headrace.training.step import accumulate
 from headrace.training.task import Sft
 
 BATCH_TOKENS = 80
+CLIPPED = fx.updates(steps=24, checkpoint_every_s=0)
+UNCLIPPED = fx.updates(steps=24, checkpoint_every_s=0, clip_norm=0)
 
 
-def main(directory: Path, out: Path, words: list[str]) -> None:
-    options = dict(word.split("=", 1) for word in words)
-    resume, kill_at = (options.pop(key, "") for key in ("resume", "kill_at"))
-    plan = with_sets(fx.updates(), [f"{key}={value}" for key, value in options.items()])
-    with parallel.joined() as ranks:
-        made = {"difference": difference(ranks), **train(ranks, plan, directory, resume, kill_at)}
-        if ranks.first:
+def killed(directory: Path) -> None:
+    trainee = fx.trainee(fx.decoder(), fx.rows(50), batch_tokens=BATCH_TOKENS)
+    for report in loop.run(trainee, "pretrain", CLIPPED, directory=directory):
+        if report.step == 4:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def ranks(directory: Path, out: Path) -> None:
+    """Two ranks; `directory/run` holds a checkpoint that one rank wrote."""
+    with parallel.joined() as those:
+        made = {
+            "difference": difference(those),
+            "clipped": train(those, CLIPPED, directory / "clipped", seed=0),
+            "first": train(those, UNCLIPPED, directory / "run", seed=8, resume=True, until=5),
+            "second": train(those, UNCLIPPED, directory / "run", seed=9, resume=True),
+        }
+        if those.first:
             out.write_text(json.dumps(made))
 
 
 def train(
-    ranks: Ranks, plan: Updates, directory: Path, resume: str, kill_at: str
+    those: Ranks,
+    plan: Updates,
+    directory: Path,
+    *,
+    seed: int,
+    resume: bool = False,
+    until: int | None = None,
 ) -> dict[str, object]:
-    model = fx.decoder(seed=9 if resume else 0)
-    trainee = fx.trainee(model, fx.rows(50), batch_tokens=BATCH_TOKENS)
-    parallel.shard(model, ranks)
-    steps: list[list[float]] = []
-    for report in loop.run(
-        trainee, "pretrain", plan, directory=directory, resume=bool(resume), ranks=ranks
-    ):
-        steps.append([report.step, report.loss, report.grad_norm])
-        if str(report.step) == kill_at:
-            os.kill(os.getpid(), signal.SIGKILL)
+    """`until` = abandon it after so many reports."""
+    trainee = fx.trainee(fx.decoder(seed), fx.rows(50), batch_tokens=BATCH_TOKENS)
+    parallel.shard(trainee.decoder, those)
+    reports = loop.run(trainee, "pretrain", plan, directory=directory, resume=resume, ranks=those)
+    steps = [[r.step, r.loss, r.grad_norm] for r in islice(reports, until)]
     weights = {name: whole(p).flatten().tolist() for name, p in trainee.named_parameters()}
     return {"steps": steps, "weights": weights}
 
 
-def difference(ranks: Ranks) -> float:
+def difference(those: Ranks) -> float:
     """Largest part by which many micro-batches' gradient over the ranks is off the big batch's."""
-    rows = fx.masked(5, count=11)
+    rows = fx.masked(5, count=12)
     big, small = fx.decoder(), fx.decoder()
     accumulate(big, Sft(), pack(rows, max_tokens=9999))
-    parallel.shard(small, ranks)
+    parallel.shard(small, those)
     batches = pack(rows, max_tokens=20)
     assert len(batches) % 2, "an odd number, so that one rank runs a batch for nothing"
-    accumulate(small, Sft(), batches, ranks)
+    accumulate(small, Sft(), batches, those)
     worst = 0.0
     for one, other in zip(big.parameters(), small.parameters(), strict=True):
         assert one.grad is not None
@@ -70,4 +81,4 @@ def difference(ranks: Ranks) -> float:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:])
+    {"killed": killed, "ranks": ranks}[sys.argv[1]](*map(Path, sys.argv[2:]))

@@ -8,6 +8,7 @@ hold. No pickle, in either.
 
 import hashlib
 import os
+import warnings
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -88,7 +89,9 @@ def read(directory: Path, into: Mapping[str, Tensor], ranks: Ranks) -> None:
                 tensor.copy_(stored[name])
             return
         reader = HuggingFaceStorageReader(str(directory))
-        state_dict_loader.load(dict(into), storage_reader=reader, no_dist=ranks.size == 1)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # meant so
+            state_dict_loader.load(dict(into), storage_reader=reader, no_dist=ranks.size == 1)
     except (SafetensorError, CheckpointException) as error:
         raise OSError(_cause(error)) from error
 

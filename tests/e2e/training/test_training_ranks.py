@@ -17,40 +17,41 @@ import pytest
 
 import training_fixtures as fx
 import training_ranks
+from headrace.training.recipe import Updates
 
 SCRIPT = Path(training_ranks.__file__)
 SOURCE = Path(__file__).parents[3] / "src"
-UNCLIPPED = ("steps=24", "clip_norm=0", "checkpoint_every_s=0")
 
 
-def _start(ranks: int, directory: Path, *words: str) -> int:
+def _start(*words: str | Path) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"PYTHONPATH": f"{SOURCE}{os.pathsep}{SCRIPT.parent}"}
+    return subprocess.run(
+        [sys.executable, *map(str, words)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+
+
+def _free_port() -> str:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    many = (
-        "-m", "torch.distributed.run", "--nproc-per-node", str(ranks),
-        "--master-addr", "127.0.0.1", "--master-port", str(port),
-    )  # fmt: skip
-    out = directory.with_suffix(".json")
-    command = [sys.executable, *(many if ranks > 1 else ()), str(SCRIPT), str(directory), str(out)]
-    environment = os.environ | {"PYTHONPATH": f"{SOURCE}{os.pathsep}{SCRIPT.parent}"}
-    done = subprocess.run(
-        [*command, *words], env=environment, capture_output=True, text=True, timeout=240
+        return str(free.getsockname()[1])
+
+
+def _alone(
+    at: Path, plan: Updates, *, seed: int = 0, resume: bool = False, stop: int = -1
+) -> dict[str, Any]:
+    """What this process does, alone."""
+    model, reports = fx.trained(
+        at,
+        plan,
+        model=fx.decoder(seed),
+        batch_tokens=training_ranks.BATCH_TOKENS,
+        resume=resume,
+        stop=stop,
     )
-    if done.returncode and "kill_at" not in "".join(words):
-        raise AssertionError(done.stderr[-3000:])
-    return done.returncode
-
-
-def _run(ranks: int, directory: Path, *words: str) -> dict[str, Any]:
-    assert _start(ranks, directory, *words) == 0
-    return json.loads(directory.with_suffix(".json").read_text())
-
-
-def _alone(at: Path, **changes: Any) -> dict[str, Any]:
-    """What 24 uninterrupted steps of this process do."""
-    plan = fx.updates(steps=24, **changes)
-    model, reports = fx.trained(at, plan, batch_tokens=training_ranks.BATCH_TOKENS)
     return {
         "steps": [[r.step, r.loss, r.grad_norm] for r in reports],
         "weights": {f"model.{n}": p.flatten().tolist() for n, p in model.named_parameters()},
@@ -59,12 +60,11 @@ def _alone(at: Path, **changes: Any) -> dict[str, Any]:
 
 def test_a_killed_run_goes_on_bitwise(tmp_path: Path) -> None:
     """After kill -9: parameters and the next twenty losses."""
-    words = ("steps=24", "checkpoint_every_s=0")
-    at = tmp_path / "run"
-    assert _start(1, at, *words, "kill_at=4") == -9
+    at, plan = tmp_path / "run", training_ranks.CLIPPED
+    assert _start(SCRIPT, "killed", at).returncode == -9
     assert [p.name for p in sorted(at.iterdir())] == ["pretrain_000002", "pretrain_000003"]
     (at / ".pretrain_000004.partial").mkdir()  # as if it had been killed while writing
-    resumed, alone = _run(1, at, *words, "resume=1"), _alone(tmp_path / "alone")
+    resumed, alone = _alone(at, plan, seed=9, resume=True), _alone(tmp_path / "alone", plan)
     assert len(resumed["steps"]) == 21
     assert resumed["steps"] == alone["steps"][3:]
     assert resumed["weights"] == alone["weights"]
@@ -75,27 +75,30 @@ def _losses(steps: list[list[float]]) -> list[list[float]]:
 
 
 def test_two_ranks_train_as_one_and_take_over_from_one_another(tmp_path: Path) -> None:
-    clipped = _run(2, tmp_path / "clipped", "steps=24")
-    for ours, theirs in zip(clipped["steps"], _alone(tmp_path / "a")["steps"], strict=True):
-        assert ours == pytest.approx(theirs, rel=1e-6)
-    assert clipped["difference"] <= 1e-5
+    plan = training_ranks.UNCLIPPED
+    _alone(tmp_path / "run", plan, stop=3)
+    out = tmp_path / "out.json"
+    done = _start(
+        "-m", "torch.distributed.run", "--nproc-per-node", "2",
+        "--master-addr", "127.0.0.1", "--master-port", _free_port(),
+        SCRIPT, "ranks", tmp_path, out,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    both = json.loads(out.read_text())
 
-    # One rank's checkpoint on two ranks, killed; theirs on two again; theirs on one.
-    alone = _alone(tmp_path / "alone", clip_norm=0)
-    at = tmp_path / "run"
-    fx.trained(
-        at, fx.updates(steps=24, clip_norm=0), batch_tokens=training_ranks.BATCH_TOKENS, stop=3
-    )
-    assert _start(2, at, *UNCLIPPED, "resume=1", "kill_at=9") != 0
-    newest = at / "pretrain_000008"
+    assert both["difference"] <= 1e-5
+    clipped = _alone(tmp_path / "a", training_ranks.CLIPPED)["steps"]
+    for ours, theirs in zip(both["clipped"]["steps"], clipped, strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-6)
+
+    # One rank's checkpoint on two; theirs, from the middle of a run, on two afresh; theirs on one.
+    alone = _alone(tmp_path / "alone", plan)
+    assert _losses(both["first"]["steps"]) == _losses(alone["steps"][3:8])
+    assert both["second"]["steps"][0][0] == 8
+    assert _losses(both["second"]["steps"]) == _losses(alone["steps"][7:])
+    assert both["second"]["weights"] == alone["weights"]
+    newest = tmp_path / "run" / "pretrain_000024"
     assert sum(path.name.startswith("shard-") for path in newest.iterdir()) == 2
-    both = _run(2, at, *UNCLIPPED, "resume=1")
-    assert _losses(both["steps"]) == _losses(alone["steps"][8:])
-    assert both["weights"] == alone["weights"]
-    again, rest = fx.trained(
-        at, fx.updates(steps=24, clip_norm=0), model=fx.decoder(seed=9), resume=True
-    )
-    assert rest == []
-    assert {f"model.{n}": p.flatten().tolist() for n, p in again.named_parameters()} == (
-        alone["weights"]
-    )
+    taken_over = _alone(tmp_path / "run", plan, seed=9, resume=True)
+    assert taken_over["steps"] == []
+    assert taken_over["weights"] == alone["weights"]

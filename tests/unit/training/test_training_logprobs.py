@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from headrace.data.pack import pack
 from headrace.training import logprobs, objectives
-from headrace.training.step import forward
+from headrace.training.task import hidden as forward
 from training_fixtures import decoder as tiny
 from training_fixtures import rows
 

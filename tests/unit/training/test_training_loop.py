@@ -41,7 +41,7 @@ def test_an_interrupted_run_resumes_bitwise(tmp_path: Path, stop: int) -> None:
     ]
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(
     stop=st.integers(1, 14),
     optimizer=st.sampled_from(["adamw", "muon"]),
