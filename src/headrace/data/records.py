@@ -26,6 +26,7 @@ import gzip
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -98,9 +99,17 @@ def completions(path: Path, *, on_error: OnError | None = None) -> Iterator[Comp
     return _read(path, _completion, on_error)
 
 
-def preferences(path: Path, *, on_error: OnError | None = None) -> Iterator[Preference]:
-    """Prompts with a better and a worse answer; two equal answers are an error."""
-    return _read(path, _preference, on_error)
+def preferences(
+    path: Path, *, on_error: OnError | None = None, keep_equal: bool = False
+) -> Iterator[Preference]:
+    """Prompts with a better and a worse answer.
+
+    Args:
+        path: The file.
+        on_error: See `OnError`.
+        keep_equal: Hand over two equal answers as well, to be counted; otherwise an error.
+    """
+    return _read(path, partial(_preference, keep_equal=keep_equal), on_error)
 
 
 def ratings(path: Path, *, on_error: OnError | None = None) -> Iterator[Rating]:
@@ -166,10 +175,10 @@ def _completion(fields: Fields, place: str) -> Completion:
     return Completion(id=id, prompt=prompt, completion=completion, tools=tools, extra=extra)
 
 
-def _preference(fields: Fields, place: str) -> Preference:
+def _preference(fields: Fields, place: str, *, keep_equal: bool) -> Preference:
     prompt, chosen, rejected = _sides(fields)
     id, tools, extra = _common(fields, place, ("prompt", "messages", "chosen", "rejected"))
-    if chosen == rejected:
+    if chosen == rejected and not keep_equal:
         raise DataError("`chosen` and `rejected` are equal, so neither is preferred; drop the line")
     return Preference(
         id=id, prompt=prompt, chosen=chosen, rejected=rejected, tools=tools, extra=extra

@@ -7,9 +7,10 @@ at the last token that is not the padding token, even where a conversation happe
 Legend: T packed tokens, S conversations, D model width.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 from safetensors import safe_open
@@ -33,8 +34,15 @@ class RewardModel:
     head: nn.Linear
     config: ModelConfig
 
-    def save(self, path: Path, *, replace_existing: bool = False) -> None:
-        """Write a directory that transformers, and `load`, read.
+    def save(
+        self,
+        path: Path,
+        *,
+        dtype: str = "auto",
+        beside: Mapping[str, bytes] = MappingProxyType({}),
+        replace_existing: bool = False,
+    ) -> None:
+        """Write a directory that transformers, and `load`, read; as `checkpoint.save`.
 
         Raises:
             CheckpointError: As `checkpoint.save`.
@@ -43,7 +51,9 @@ class RewardModel:
             self.decoder,
             self.config,
             path,
+            dtype=dtype,
             score_1D=self.head.weight.detach(),
+            beside=beside,
             replace_existing=replace_existing,
         )
 

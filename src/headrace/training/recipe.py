@@ -8,7 +8,7 @@ import difflib
 import hashlib
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from enum import StrEnum
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
@@ -148,9 +148,12 @@ class Recipe:
 def with_sets(recipe: R, sets: Iterable[str]) -> R:
     """The recipe with `key=value` strings applied, keys dotted: `pretrain.updates.steps=10`.
 
+    They are applied at once, so that values which only make sense together come in any order.
+
     Raises:
         ConfigError: An unknown key, or a value of the wrong type.
     """
+    given: dict[str, str] = {}
     for item in sets:
         key, separator, text = item.partition("=")
         if not separator:
@@ -161,8 +164,8 @@ def with_sets(recipe: R, sets: Iterable[str]) -> R:
             close = difflib.get_close_matches(key, known, n=1)
             hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(sorted(known))}"
             raise ConfigError(f"--set: unknown recipe key {key!r}; {hint}")
-        recipe = _replaced(recipe, key.split("."), key, text)
-    return recipe
+        given[key] = text
+    return _replaced(recipe, given, "")
 
 
 def settings(recipe: object) -> dict[str, Value]:
@@ -198,12 +201,17 @@ def rows_hash(rows: Iterable[TokenRow]) -> str:
     return digest.hexdigest()
 
 
-def _replaced(part: Any, path: list[str], key: str, text: str) -> Any:
-    name, rest = path[0], path[1:]
-    old = getattr(part, name)
-    if rest:
-        return replace(part, **{name: _replaced(old, rest, key, text)})
-    return replace(part, **{name: _parsed(key, text, get_type_hints(type(part))[name])})
+def _replaced(part: Any, given: Mapping[str, str], prefix: str) -> Any:
+    """`part` with every value of `given` whose key begins with `prefix`."""
+    hints = get_type_hints(type(part))
+    changes: dict[str, Any] = {}
+    for item in fields(part):
+        key, value = prefix + item.name, getattr(part, item.name)
+        if key in given:
+            changes[item.name] = _parsed(key, given[key], hints[item.name])
+        elif is_dataclass(value) and any(name.startswith(f"{key}.") for name in given):
+            changes[item.name] = _replaced(value, given, f"{key}.")
+    return replace(part, **changes)
 
 
 def _parsed(key: str, text: str, kind: Any) -> Value:

@@ -47,8 +47,12 @@ class Supervisor:
             raise DataError("the tokenizer names no eos_token, so no turn could ever end; name one")
         return cls(tokenizer=tokenizer, template=template, begin=begin, end_id=tokenizer.eos_id)
 
-    def row(self, conversation: Conversation) -> TokenRow:
+    def row(self, conversation: Conversation, *, given: int = 0) -> TokenRow:
         """The conversation's ids, its assistant turns supervised.
+
+        Args:
+            conversation: What was said.
+            given: Its first so many messages are not supervised, whoever said them.
 
         Raises:
             DataError: No assistant turn, or one that does not begin or end as the template's do.
@@ -62,7 +66,7 @@ class Supervisor:
         )
         weights = np.zeros(len(rendered.ids), np.float32)
         for index, message in enumerate(conversation.messages):
-            if message.role is Role.ASSISTANT:
+            if message.role is Role.ASSISTANT and index >= given:
                 start, end = self._answer(rendered, index, conversation.id)
                 weights[start:end] = 1.0
         if not weights.any():

@@ -173,36 +173,36 @@ def _assert_same(
 
 DPO_CASES = [
     DpoSettings(),
-    DpoSettings(beta=0.5, loss="sigmoid_norm"),
-    DpoSettings(loss="hinge"),
-    DpoSettings(loss="ipo", beta=0.3),
-    DpoSettings(loss="robust", label_smoothing=0.2),
-    DpoSettings(loss="exo_pair", label_smoothing=0.01),
-    DpoSettings(loss="nca_pair"),
-    DpoSettings(loss="bco_pair"),
-    DpoSettings(loss="sppo_hard", beta=2.0),
-    DpoSettings(loss="apo_zero"),
-    DpoSettings(loss="apo_down"),
-    DpoSettings(loss="discopop"),
+    DpoSettings(beta=0.5, kind="sigmoid_norm"),
+    DpoSettings(kind="hinge"),
+    DpoSettings(kind="ipo", beta=0.3),
+    DpoSettings(kind="robust", label_smoothing=0.2),
+    DpoSettings(kind="exo_pair", label_smoothing=0.01),
+    DpoSettings(kind="nca_pair"),
+    DpoSettings(kind="bco_pair"),
+    DpoSettings(kind="sppo_hard", beta=2.0),
+    DpoSettings(kind="apo_zero"),
+    DpoSettings(kind="apo_down"),
+    DpoSettings(kind="discopop"),
     DpoSettings(sft_weight=0.7),
 ]
 
 
 @pytest.mark.parametrize("batch_tokens", [60, 999])
-@pytest.mark.parametrize("settings", DPO_CASES, ids=lambda s: f"{s.loss}-{s.sft_weight}")
+@pytest.mark.parametrize("settings", DPO_CASES, ids=lambda s: f"{s.kind}-{s.sft_weight}")
 def test_dpo_family(setup: Setup, trl_dpo: Any, settings: DpoSettings, batch_tokens: int) -> None:
     pairs = _pairs()
     trl_dpo.beta, trl_dpo.label_smoothing = settings.beta, settings.label_smoothing
-    trl_dpo.loss_types, trl_dpo.loss_weights = [settings.loss], [1.0]
+    trl_dpo.loss_types, trl_dpo.loss_weights = [settings.kind], [1.0]
     if settings.sft_weight:
-        trl_dpo.loss_types, trl_dpo.loss_weights = [settings.loss, "sft"], [1, settings.sft_weight]
+        trl_dpo.loss_types, trl_dpo.loss_weights = [settings.kind, "sft"], [1, settings.sft_weight]
     loss = trl_dpo.compute_loss(trl_dpo.model, trl_dpo.data_collator(_examples(pairs)))
     sides = [side for pair in pairs for side in (pair.chosen, pair.rejected)]
     reference_N2 = setup.reference_logps(sides).reshape(-1, 2)
     batches = pair_batches(pairs, reference_N2, max_tokens=batch_tokens)
     assert (len(batches) > 1) == (batch_tokens == 60)
     # TRL adds up in float32, and SPPO squares the sums.
-    loose = 1e-5 if settings.loss == "sppo_hard" and setup.dtype == torch.float32 else 0.0
+    loose = 1e-5 if settings.kind == "sppo_hard" and setup.dtype == torch.float32 else 0.0
     decoder = setup.decoder(setup.policy)
     _assert_same(loss, trl_dpo.model, Dpo(settings), decoder, batches, loose=loose)
 
@@ -236,12 +236,12 @@ def test_orpo(setup: Setup, batch_tokens: int) -> None:
 KTO_CASES = [
     KtoSettings(),
     KtoSettings(beta=0.3, desirable_weight=1.5, undesirable_weight=0.5),
-    KtoSettings(loss="apo_zero_unpaired"),
+    KtoSettings(kind="apo_zero_unpaired"),
 ]
 
 
 @pytest.mark.parametrize("swapped", [False, True], ids=["kl-one-way", "kl-other-way"])
-@pytest.mark.parametrize("settings", KTO_CASES, ids=lambda s: f"{s.loss}-{s.beta}")
+@pytest.mark.parametrize("settings", KTO_CASES, ids=lambda s: f"{s.kind}-{s.beta}")
 def test_kto(setup: Setup, settings: KtoSettings, swapped: bool) -> None:
     # Of two models one has a positive estimate of drift; the other way round it is clamped at 0.
     policy, reference = setup.policy, setup.reference
@@ -258,7 +258,7 @@ def test_kto(setup: Setup, settings: KtoSettings, swapped: bool) -> None:
         args=trl.KTOConfig(
             **setup.arguments,
             beta=settings.beta,
-            loss_type=settings.loss,
+            loss_type=settings.kind,
             desirable_weight=settings.desirable_weight,
             undesirable_weight=settings.undesirable_weight,
         ),

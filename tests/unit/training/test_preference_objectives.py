@@ -17,7 +17,7 @@ import training_fixtures as fx
 from headrace.data.pack import pack
 from headrace.errors import ConfigError, DataError
 from headrace.model.decoder import Decoder
-from headrace.training.objectives.dpo import DpoLoss, DpoSettings, PairLogps, dpo
+from headrace.training.objectives.dpo import DpoKind, DpoSettings, PairLogps, dpo
 from headrace.training.objectives.kto import KtoSettings, drift, kto
 from headrace.training.objectives.orpo import OrpoSettings, odds_ratio
 from headrace.training.objectives.reward import RewardSettings, bradley_terry
@@ -54,11 +54,11 @@ def test_where_policy_is_reference(logp: list[float], beta: float) -> None:
     pairs = _pairs(logp, logp)
     even = torch.full((len(logp),), math.log(2), dtype=torch.float64)
     for loss in ("sigmoid", "sigmoid_norm"):
-        torch.testing.assert_close(dpo(pairs, DpoSettings(loss=loss, beta=beta)), even)
+        torch.testing.assert_close(dpo(pairs, DpoSettings(kind=loss, beta=beta)), even)
     torch.testing.assert_close(dpo(pairs, DpoSettings(beta=beta, label_smoothing=0.3)), even)
     ones = torch.ones_like(even)
-    torch.testing.assert_close(dpo(pairs, DpoSettings(loss="hinge", beta=beta)), ones)
-    ipo = dpo(pairs, DpoSettings(loss="ipo", beta=beta))
+    torch.testing.assert_close(dpo(pairs, DpoSettings(kind="hinge", beta=beta)), ones)
+    ipo = dpo(pairs, DpoSettings(kind="ipo", beta=beta))
     torch.testing.assert_close(ipo, ones / (2 * beta) ** 2)
     # The gradient of DPO there is -beta / 2 on each chosen answer and +beta / 2 on each rejected.
     dpo(pairs, DpoSettings(beta=beta)).sum().backward()
@@ -72,12 +72,12 @@ def test_closed_forms(shift: float, beta: float, flipped: float) -> None:
     pairs = _pairs([-7.0, -50.0], [-9.0, -3.0], shift)
     margin_B = torch.tensor([2 * shift, 2 * shift], dtype=torch.float64)
     ipo_B = (shift / 3 + shift / 5 - 1 / (2 * beta)) ** 2 * torch.ones_like(margin_B)
-    torch.testing.assert_close(dpo(pairs, DpoSettings(loss="ipo", beta=beta)), ipo_B)
+    torch.testing.assert_close(dpo(pairs, DpoSettings(kind="ipo", beta=beta)), ipo_B)
     smooth = dpo(pairs, DpoSettings(beta=beta, label_smoothing=flipped))
     won, lost = logsigmoid(beta * margin_B), logsigmoid(-beta * margin_B)
     torch.testing.assert_close(smooth, -(1 - flipped) * won - flipped * lost)
     # Robust DPO is unbiased: its mean over flipped labels is the clean loss.
-    robust = DpoSettings(loss="robust", beta=beta, label_smoothing=flipped)
+    robust = DpoSettings(kind="robust", beta=beta, label_smoothing=flipped)
     straight, reverse = dpo(pairs, robust), dpo(_pairs([-9.0, -3.0], [-7.0, -50.0], -shift), robust)
     torch.testing.assert_close((1 - flipped) * straight + flipped * reverse, -won)
 
@@ -126,16 +126,16 @@ def test_bradley_terry_of_equal_scores_is_log_two() -> None:
 @pytest.mark.parametrize(
     ("kind", "values", "said"),
     [
-        (DpoSettings, {"loss": "dpo"}, "loss 'dpo' is not of the DPO family: sigmoid"),
+        (DpoSettings, {"kind": "dpo"}, "kind 'dpo' is not of the DPO family: sigmoid"),
         (DpoSettings, {"beta": 0.0}, "beta 0.0 must be above 0"),
         (DpoSettings, {"beta": math.nan}, "beta nan must be above 0"),
         (DpoSettings, {"label_smoothing": 0.5}, "must be in \\[0, 0.5\\)"),
-        (DpoSettings, {"loss": "ipo", "label_smoothing": 0.1}, "means nothing to loss ipo"),
-        (DpoSettings, {"loss": "exo_pair"}, "needs label_smoothing above 0"),
+        (DpoSettings, {"kind": "ipo", "label_smoothing": 0.1}, "means nothing to kind ipo"),
+        (DpoSettings, {"kind": "exo_pair"}, "needs label_smoothing above 0"),
         (DpoSettings, {"sft_weight": -1.0}, "sft_weight -1.0 must not be negative"),
         (DpoSettings, {"discopop_tau": 0.0}, "discopop_tau 0.0 must be above 0"),
         (OrpoSettings, {"beta": -0.1}, "beta -0.1 must be above 0"),
-        (KtoSettings, {"loss": "dpo"}, "not of the KTO family: kto"),
+        (KtoSettings, {"kind": "dpo"}, "not of the KTO family: kto"),
         (KtoSettings, {"beta": 0.0}, "beta 0.0 must be above 0"),
         (KtoSettings, {"desirable_weight": -1.0}, "desirable_weight -1.0 must not be negative"),
         (KtoSettings, {"desirable_weight": 0.0, "undesirable_weight": 0.0}, "nothing counts"),
@@ -148,8 +148,8 @@ def test_settings_that_mean_nothing_are_refused(kind: Any, values: Any, said: st
 
 
 def test_every_loss_of_the_family_falls_as_the_margin_grows() -> None:
-    for loss in set(get_args(DpoLoss)) - {"discopop"}:  # which is not monotone, by its design
-        chosen = DpoSettings(loss=loss, label_smoothing=0.01 if loss == "exo_pair" else 0.0)
+    for loss in set(get_args(DpoKind)) - {"discopop"}:  # which is not monotone, by its design
+        chosen = DpoSettings(kind=loss, label_smoothing=0.01 if loss == "exo_pair" else 0.0)
         pairs = _pairs([-7.0], [-9.0], 0.1)
         dpo(pairs, chosen).sum().backward()
         assert pairs.rejected_B.grad is not None
@@ -209,9 +209,9 @@ def _scored(pair: prefs.PairRow) -> prefs.PairRow:
 def test_packed_pairs_are_their_rows_alone() -> None:
     decoder = fx.decoder().double()
     pairs = prefs.pairs(5, vocab=fx.VOCAB)
-    (batch,) = pair_batches(pairs, None, max_tokens=999)
-    together_S = logps.answer_logps(decoder, batch.packed).detach()
-    rows = [side for pair in pairs for side in (pair.chosen, pair.rejected)]
+    (bundle,) = bundled([(pair.chosen, pair.rejected) for pair in pairs], max_tokens=999)
+    together_S = logps.answer_logps(decoder, bundle.packed).detach()
+    rows = [side for n in bundle.groups for side in (pairs[n].chosen, pairs[n].rejected)]
     for row, together in zip(rows, together_S, strict=True):
         (alone,) = pack([row], max_tokens=99)
         torch.testing.assert_close(logps.answer_logps(decoder, alone)[0], together)

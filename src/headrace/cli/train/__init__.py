@@ -7,9 +7,13 @@ import typer
 
 from headrace.cli.train.answers import answers
 from headrace.cli.train.distill import distill
+from headrace.cli.train.dpo import dpo
 from headrace.cli.train.grpo import grpo
+from headrace.cli.train.kto import kto
+from headrace.cli.train.orpo import orpo
 from headrace.cli.train.ppo import ppo
 from headrace.cli.train.pretrain import pretrain
+from headrace.cli.train.reward import reward
 from headrace.cli.train.sft import sft
 from headrace.cli.train.sprout import sprout
 
@@ -21,5 +25,7 @@ def _methods() -> None:
     """Train a model."""
 
 
-for _method in (pretrain, sft, grpo, ppo, distill, answers, sprout):
+for _method in (
+    pretrain, sft, dpo, orpo, kto, reward, grpo, ppo, distill, answers, sprout,
+):  # fmt: skip
     train.command()(_method)

@@ -12,6 +12,20 @@ if TYPE_CHECKING:
     from headrace.cli.train.view import Ended
 
 Model = Annotated[Path, typer.Option(help="Directory of the model to begin with.")]
+PairData = Annotated[
+    Path,
+    typer.Option(
+        help="JSON lines of `prompt`, `chosen` and `rejected` (text, or messages as in OpenAI's "
+        "API), or a directory of such files."
+    ),
+]
+AnswerData = Annotated[
+    Path,
+    typer.Option(
+        help="JSON lines of `prompt`, `completion` and `label` (true = good), or of pairs, or a "
+        "directory of such files."
+    ),
+]
 Out = Annotated[
     Path, typer.Option(help="Where it is made: OUT/model, OUT/checkpoints, OUT/training_log.jsonl.")
 ]
@@ -49,8 +63,8 @@ TensorBoard = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
-def finish(ended: "Ended", *, json: bool) -> None:
-    """Print what a run made, the last thing that a method does."""
+def finish(ended: "Ended", *, json: bool, talks: bool = True) -> None:
+    """Print what a run made, the last thing that a method does; `talks` = it is a chat model."""
     published = ended.published
     assert published is not None
     if json:
@@ -58,4 +72,5 @@ def finish(ended: "Ended", *, json: bool) -> None:
         emit_json({"published": published, "held_out": held_out})
     else:
         typer.echo(f"{published.path}: {published.weight_bytes:,} bytes of weights")
-        typer.echo(f"talk to it: headrace chat --model {published.path}")
+        if talks:
+            typer.echo(f"talk to it: headrace chat --model {published.path}")

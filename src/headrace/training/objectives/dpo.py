@@ -20,7 +20,7 @@ from torch.nn.functional import logsigmoid
 
 from headrace.errors import ConfigError
 
-DpoLoss = Literal[
+DpoKind = Literal[
     "sigmoid", "sigmoid_norm", "hinge", "ipo", "robust", "exo_pair", "nca_pair", "bco_pair",
     "sppo_hard", "apo_zero", "apo_down", "discopop",
 ]  # fmt: skip
@@ -61,7 +61,7 @@ class PairLogps:
 class DpoSettings:
     """Which loss of the family, and its constants."""
 
-    loss: DpoLoss = "sigmoid"
+    kind: DpoKind = "sigmoid"
     """sigmoid = DPO; sigmoid_norm = the same of log-ratios a token."""
     beta: float = 0.1
     """How strongly the policy is held to the reference; for ipo, its tau."""
@@ -74,20 +74,20 @@ class DpoSettings:
     """Temperature of discopop's blend."""
 
     def __post_init__(self) -> None:
-        if self.loss not in get_args(DpoLoss):
-            known = ", ".join(get_args(DpoLoss))
-            raise ConfigError(f"loss {self.loss!r} is not of the DPO family: {known}")
+        if self.kind not in get_args(DpoKind):
+            known = ", ".join(get_args(DpoKind))
+            raise ConfigError(f"kind {self.kind!r} is not of the DPO family: {known}")
         if not self.beta > 0:
             raise ConfigError(f"beta {self.beta} must be above 0; 0.1 is usual")
         if not 0 <= self.label_smoothing < 0.5:
             raise ConfigError(f"label_smoothing {self.label_smoothing} must be in [0, 0.5)")
-        if self.label_smoothing and self.loss not in _SMOOTHED:
+        if self.label_smoothing and self.kind not in _SMOOTHED:
             raise ConfigError(
-                f"label_smoothing {self.label_smoothing} means nothing to loss {self.loss}; set it "
+                f"label_smoothing {self.label_smoothing} means nothing to kind {self.kind}; set it "
                 f"to 0, or take one of {', '.join(_SMOOTHED)}"
             )
-        if self.loss == "exo_pair" and not self.label_smoothing:
-            raise ConfigError("loss exo_pair needs label_smoothing above 0; 0.001 is usual")
+        if self.kind == "exo_pair" and not self.label_smoothing:
+            raise ConfigError("kind exo_pair needs label_smoothing above 0; 0.001 is usual")
         if not self.sft_weight >= 0:
             raise ConfigError(f"sft_weight {self.sft_weight} must not be negative")
         if not self.discopop_tau > 0:
@@ -96,7 +96,7 @@ class DpoSettings:
 
 def dpo(pairs: PairLogps, settings: DpoSettings) -> Tensor:
     """The loss of each pair, `[B]`; the cross entropy of `sft_weight` is not in it."""
-    return _LOSSES[settings.loss](pairs, settings)
+    return _KINDS[settings.kind](pairs, settings)
 
 
 def _sigmoid(pairs: PairLogps, settings: DpoSettings) -> Tensor:
@@ -166,7 +166,7 @@ def _rewards(pairs: PairLogps, settings: DpoSettings) -> tuple[Tensor, Tensor]:
     return settings.beta * pairs.chosen_ratio_B, settings.beta * pairs.rejected_ratio_B
 
 
-_LOSSES: dict[DpoLoss, Callable[[PairLogps, DpoSettings], Tensor]] = {
+_KINDS: dict[DpoKind, Callable[[PairLogps, DpoSettings], Tensor]] = {
     "sigmoid": _sigmoid,
     "sigmoid_norm": _sigmoid_norm,
     "hinge": _hinge,

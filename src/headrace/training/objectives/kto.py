@@ -12,14 +12,14 @@ from torch import Tensor
 
 from headrace.errors import ConfigError
 
-KtoLoss = Literal["kto", "apo_zero_unpaired"]
+KtoKind = Literal["kto", "apo_zero_unpaired"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class KtoSettings:
     """KTO's constants."""
 
-    loss: KtoLoss = "kto"
+    kind: KtoKind = "kto"
     beta: float = 0.1
     """How strongly the policy is held to the reference."""
     desirable_weight: float = 1.0
@@ -29,9 +29,9 @@ class KtoSettings:
     """Of the losses of bad answers."""
 
     def __post_init__(self) -> None:
-        if self.loss not in get_args(KtoLoss):
-            known = ", ".join(get_args(KtoLoss))
-            raise ConfigError(f"loss {self.loss!r} is not of the KTO family: {known}")
+        if self.kind not in get_args(KtoKind):
+            known = ", ".join(get_args(KtoKind))
+            raise ConfigError(f"kind {self.kind!r} is not of the KTO family: {known}")
         if not self.beta > 0:
             raise ConfigError(f"beta {self.beta} must be above 0; 0.1 is usual")
         for name in ("desirable_weight", "undesirable_weight"):
@@ -43,7 +43,7 @@ class KtoSettings:
     @property
     def wants_kl(self) -> bool:
         """Whether answers are measured against the drift of mismatched ones."""
-        return self.loss == "kto"
+        return self.kind == "kto"
 
 
 def drift(mismatched_M: Tensor) -> Tensor:

@@ -101,19 +101,20 @@ class Bundle:
 
 
 def bundled(groups: Sequence[Sequence[TokenRow]], *, max_tokens: int) -> list[Bundle]:
-    """Groups into batches of at most `max_tokens` positions: first fit, no group torn.
+    """Groups into batches of at most `max_tokens` positions: first fit, the largest group first.
 
     Raises:
         DataError: A group that no batch can hold.
     """
+    sizes = [sum(len(row.ids) - 1 for row in rows) for rows in groups]
     bins: list[list[int]] = []
     room: list[int] = []
-    for number, rows in enumerate(groups):
-        size = sum(len(row.ids) - 1 for row in rows)
+    for number in sorted(range(len(groups)), key=lambda number: -sizes[number]):
+        size = sizes[number]
         if size > max_tokens:
             raise DataError(
-                f"{len(rows)} rows that belong together have {size} positions, a batch holds "
-                f"{max_tokens}; raise batch_tokens to {size}"
+                f"{len(groups[number])} rows that belong together have {size} positions, a batch "
+                f"holds {max_tokens}; raise batch_tokens to {size}"
             )
         place = next((i for i, free in enumerate(room) if free >= size), None)
         if place is None:
@@ -199,7 +200,7 @@ def mismatched(answers: Sequence[AnswerRow], *, longest: int) -> list[TokenRow]:
         raise DataError(
             f"KTO measures drift on mismatched answers, and of the step's {len(answers)} none can "
             f"be mismatched within {longest} tokens; give at least 2 examples a step, shorter "
-            "ones, or kto.loss=apo_zero_unpaired, which needs none"
+            "ones, or loss.kind=apo_zero_unpaired, which needs none"
         )
     return rows
 

@@ -5,8 +5,7 @@ Sums and what follows from them are float64: answers of thousands of tokens are 
 sixth place, and there are few of them.
 """
 
-import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +19,7 @@ from headrace.data.pack import PackedBatch, TokenRow
 from headrace.model.decoder import Decoder
 from headrace.training.logprobs import logprobs
 from headrace.training.preference.batches import Floats, bundled
+from headrace.training.recipe import rows_hash
 from headrace.training.task import hidden
 
 
@@ -69,7 +69,7 @@ def reference_logps(
         cache: The file, trusted if it is of the same model and rows.
         fingerprint: Of the decoder's weights.
     """
-    key = _key(fingerprint, rows)
+    key = f"{fingerprint}/{rows_hash(rows)}"
     found_N = _cached(cache, key)
     if found_N is None:
         found_N = row_logps(decoder, rows, max_tokens=max_tokens)
@@ -88,12 +88,3 @@ def _cached(cache: Path, key: str) -> Floats | None:
     except (OSError, SafetensorError):
         return None  # absent or damaged: it is computed again
     return None
-
-
-def _key(fingerprint: str, rows: Iterable[TokenRow]) -> str:
-    digest = hashlib.sha256(fingerprint.encode())
-    for row in rows:
-        digest.update(len(row.ids).to_bytes(8, "little"))
-        digest.update(row.ids.astype(np.int64).tobytes())
-        digest.update(row.weights.astype(np.float32).tobytes())
-    return digest.hexdigest()

@@ -5,19 +5,20 @@ the tokenizer, the chat template and the generation defaults, so that the tuned 
 base does.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
-from headrace.errors import CheckpointError
+from headrace.errors import CheckpointError, ConfigError
 from headrace.model import checkpoint
 from headrace.model.config import ModelConfig
 from headrace.model.decoder import Decoder
 from headrace.tokens import ChatTemplate, Tokenizer, render
 from headrace.training import sample
-from headrace.training.recipe import Compute, Shape
+from headrace.training.recipe import Compute, Shape, Updates
 from headrace.training.watch import Published
 from headrace.types import Message
 
@@ -109,24 +110,41 @@ def publish(base: Base, decoder: Decoder, out: Path, *, dtype: str = "auto") -> 
         dtype: Of the file; auto = what the base is stored in.
     """
     target = out / "model"
-    source = base.loaded.path
-    carried = {n: (source / n).read_bytes() for n in _CARRIED if (source / n).is_file()}
     checkpoint.save(
         decoder,
         replace(base.loaded.config, quantization=None),
         target,
         dtype=base.loaded.config.dtype if dtype == "auto" else dtype,
         generation=base.loaded.generation,
-        beside=carried,
+        beside=carried(base),
         replace_existing=True,
     )
     return published(target)
+
+
+def carried(base: Base) -> dict[str, bytes]:
+    """The base's files that the tuned model is used with, unchanged."""
+    source = base.loaded.path
+    return {n: (source / n).read_bytes() for n in _CARRIED if (source / n).is_file()}
 
 
 def published(target: Path) -> Published:
     """What `target` holds, for the last event of a run."""
     size = sum(path.stat().st_size for path in target.glob("*.safetensors"))
     return Published(path=target, weight_bytes=size)
+
+
+def with_steps(updates: Updates, *, epochs: float, rows: int, per_step: int) -> Updates:
+    """The updates; where `steps` is 0, as many as `epochs` over the rows are.
+
+    Raises:
+        ConfigError: Neither says how long to train.
+    """
+    if updates.steps:
+        return updates
+    if not epochs > 0:
+        raise ConfigError(f"epochs {epochs} with updates.steps 0 trains nothing; raise one")
+    return replace(updates, steps=max(1, math.ceil(epochs * rows / per_step)))
 
 
 def set_up(compute: Compute) -> None:

@@ -5,7 +5,6 @@ served model is asked to produce. A conversation without an assistant turn is an
 than a row is left out and counted.
 """
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -15,7 +14,7 @@ from headrace.data.chat import Conversation
 from headrace.data.chat_file import conversations
 from headrace.data.corpus import Mixture, batches
 from headrace.data.pack import TokenRow, pack
-from headrace.errors import ConfigError, DataError
+from headrace.errors import DataError
 from headrace.training import evaluate, loop, recipe, state
 from headrace.training.log import Logs
 from headrace.training.recipe import Compute, Resume, Rows, Updates
@@ -81,7 +80,10 @@ def train(
     out.mkdir(parents=True, exist_ok=True)
     start = base.read(model)
     chats = _prepared(plan, start, conversations(data))
-    plan = replace(plan, updates=_with_steps(plan, len(chats.rows)))
+    updates = base.with_steps(
+        plan.updates, epochs=plan.epochs, rows=len(chats.rows), per_step=plan.rows.per_step
+    )
+    plan = replace(plan, updates=updates)
     yield Prepared(
         parameters=sum(param.numel() for param in start.decoder.parameters()),
         trained=sum(p.numel() for p in start.decoder.parameters() if p.requires_grad),
@@ -155,12 +157,3 @@ def _prepared(plan: Sft, start: base.Base, chats: Sequence[Conversation]) -> _Ch
         held_batches = pack(held, max_tokens=plan.rows.batch_tokens)
         held_out = evaluate.HeldOut(batches=held_batches, target_bytes=size)
     return _Chats(rows=rows, held_out=held_out, prompts=prompts, too_long=too_long)
-
-
-def _with_steps(plan: Sft, rows: int) -> Updates:
-    if plan.updates.steps:
-        return plan.updates
-    if not plan.epochs > 0:
-        raise ConfigError(f"epochs {plan.epochs} with updates.steps 0 trains nothing; raise one")
-    steps = max(1, math.ceil(plan.epochs * rows / plan.rows.per_step))
-    return replace(plan.updates, steps=steps)

@@ -1,0 +1,36 @@
+"""`headrace train dpo`: tune a model on pairs of answers, against itself as the reference."""
+
+from pathlib import Path
+
+from headrace.cli.train.options import (
+    Json,
+    Model,
+    Out,
+    PairData,
+    ResumeMode,
+    Sets,
+    TensorBoard,
+    finish,
+)
+from headrace.training.recipe import Resume
+
+
+def dpo(
+    model: Model,
+    data: PairData,
+    out: Out = Path("tuned"),
+    sets: Sets = None,
+    resume: ResumeMode = Resume.ASK,
+    tensorboard: TensorBoard = False,
+    json: Json = False,
+) -> None:
+    """Tune a model on pairs of answers: DPO, IPO and their kin (--set loss.kind=ipo)."""
+    from headrace.cli.train.view import follow
+    from headrace.training import recipe
+    from headrace.training.recipes import preference as recipes
+
+    plan = recipe.with_sets(recipes.dpo(), sets or [])
+    events = recipes.train(
+        plan, model=model, data=data, out=out, resume=resume, tensorboard=tensorboard
+    )
+    finish(follow(events, waiting="reading the preferences"), json=json)
