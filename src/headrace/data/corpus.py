@@ -29,14 +29,17 @@ class Mixture:
     per_step: int
     seed: int
 
-    def take(self, step: int) -> list[TokenRow]:
-        """The rows of a step: a pure function of (seed, step)."""
+    def indices(self, step: int) -> tuple[int, ...]:
+        """Which rows a step takes: a pure function of (seed, step)."""
         if not self.per_step:
-            return []
-        chosen = order.documents(
+            return ()
+        return order.documents(
             seed=self.seed, step=step, count=len(self.rows), per_step=self.per_step
         )
-        return [self.rows[index] for index in chosen]
+
+    def take(self, step: int) -> list[TokenRow]:
+        """The rows of a step."""
+        return [self.rows[index] for index in self.indices(step)]
 
 
 def batches(mixtures: Sequence[Mixture], step: int, *, max_tokens: int) -> list[PackedBatch]:

@@ -109,8 +109,8 @@ def test_rewards_and_prompts_that_cannot_be_had(tmp_path: Path, prompts: Path) -
     assert isinstance(uneven.exception, DataError)
 
 
-@pytest.mark.parametrize("on_policy", ["0", "0.5"])
-def test_distil(tmp_path: Path, chats: Path, on_policy: str) -> None:
+@pytest.mark.parametrize("how", ["on_policy=0", "on_policy=0.5", "teacher_top_k=8"])
+def test_distil(tmp_path: Path, chats: Path, how: str) -> None:
     """From itself: nothing is to be learned, and nothing is but rounding."""
     out = tmp_path / "out"
     words = ("distill", "--model", str(SPROUT), "--teacher", str(SPROUT), "--data", str(chats))
@@ -118,7 +118,7 @@ def test_distil(tmp_path: Path, chats: Path, on_policy: str) -> None:
         *COMMON,
         "rows.per_step=3",
         "rows.batch_tokens=128",
-        f"on_policy={on_policy}",
+        how,
         "max_tokens=6",
         "beta=0.5",
         "teacher_dtype=float32",
@@ -130,6 +130,9 @@ def test_distil(tmp_path: Path, chats: Path, on_policy: str) -> None:
     assert 0 <= scores["divergence"] < 1e-4
     assert scores["loss"] > 0
     checkpoint.load(out / "model")
+    assert (out / "teacher.safetensors").exists() == (how == "teacher_top_k=8")
+    both = _run(*words, "--out", str(out), sets=(*sets, "teacher_top_k=4", "on_policy=0.1"))
+    assert isinstance(both.exception, DataError)
 
 
 def test_a_teacher_of_another_vocabulary_is_refused(tmp_path: Path, chats: Path) -> None:

@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -22,6 +23,7 @@ from headrace.model import checkpoint
 from headrace.model.decoder import Decoder
 from headrace.tokens import Tokenizer
 from headrace.training import evaluate, loop, recipe, state
+from headrace.training.distill.stored import DistillStored, store
 from headrace.training.distill.tasks import Distill as DistillTask
 from headrace.training.log import Logs
 from headrace.training.objectives.divergence import Divergence
@@ -55,6 +57,9 @@ class Distill:
     """The share of steps on the student's own answers (GKD's lambda)."""
     max_tokens: int = 256
     """Of such an answer."""
+    teacher_top_k: int = 0
+    """0 = the teacher runs in every step; else so many of its best tokens at each position are
+    computed once, before the first step, and kept in OUT/teacher.safetensors."""
     teacher_dtype: str = "auto"
     """auto | float32 | bfloat16 | float16; auto = as the teacher is stored."""
     compute: Compute = field(default_factory=Compute)
@@ -106,19 +111,42 @@ def train(
         else None
     )
     kind = Divergence(beta=plan.beta, temperature=plan.temperature)
-    trainee = loop.Trainee(
-        decoder=start.decoder,
-        task=DistillTask(strong.decoder, kind, text=plan.text),
-        batches=_batches(plan, mixture, sampler),
-        fingerprint=recipe.fingerprint(
-            plan,
-            start.loaded.fingerprint,
-            strong.fingerprint,
-            start.template.fingerprint,
-            recipe.rows_hash(chats.rows),
-        ),
-        config={**recipe.resolved(plan), "teacher": str(teacher)},
+    rows_hash = recipe.rows_hash(chats.rows)
+    fingerprint = recipe.fingerprint(
+        plan,
+        start.loaded.fingerprint,
+        strong.fingerprint,
+        start.template.fingerprint,
+        rows_hash,
     )
+    config = {**recipe.resolved(plan), "teacher": str(teacher)}
+    if plan.teacher_top_k:
+        kept = store(
+            strong.decoder,
+            chats.rows,
+            k=plan.teacher_top_k,
+            temperature=plan.temperature,
+            max_tokens=plan.rows.batch_tokens,
+            path=out / "teacher.safetensors",
+            key=f"{strong.fingerprint}/{rows_hash}/{plan.teacher_top_k}/{plan.temperature}",
+        )
+        trainee: loop.Trainee[Any] = loop.Trainee(
+            decoder=start.decoder,
+            task=DistillStored(kind, text=plan.text),
+            batches=lambda step: kept.batches(
+                mixture.indices(step), max_tokens=plan.rows.batch_tokens
+            ),
+            fingerprint=fingerprint,
+            config=config,
+        )
+    else:
+        trainee = loop.Trainee(
+            decoder=start.decoder,
+            task=DistillTask(strong.decoder, kind, text=plan.text),
+            batches=_batches(plan, mixture, sampler),
+            fingerprint=fingerprint,
+            config=config,
+        )
     held_out = chats.held_out
 
     def scores() -> dict[str, float]:
@@ -243,3 +271,8 @@ def _check(plan: Distill) -> None:
     for name in ("text", "on_policy"):
         if not 0 <= getattr(plan, name) <= 1:
             raise DataError(f"{name} {getattr(plan, name)} is a share; give a number from 0 to 1")
+    if plan.teacher_top_k and plan.on_policy:
+        raise DataError(
+            f"teacher_top_k {plan.teacher_top_k} keeps what the teacher says of the chats, and "
+            f"on_policy {plan.on_policy} asks it about answers that nobody knows yet; set one to 0"
+        )

@@ -284,7 +284,7 @@ class Asked:
 
 
 def questions(path: Path, start: base.Base, rollouts: RollOuts, *, one_in: int) -> Asked:
-    """Read and render the prompts; what the rewards read is the rest of each line.
+    """Read and render the prompts; rewards read `id`, `prompt` (its last turn) and the line's rest.
 
     Raises:
         DataError: A bad line, or no prompt that leaves room for an answer.
@@ -304,7 +304,8 @@ def questions(path: Path, start: base.Base, rollouts: RollOuts, *, one_in: int) 
         if len(rendered.ids) > room:
             too_long += 1
             continue
-        question = Question(prompt_ids=tuple(rendered.ids), record=prompt.extra)
+        record = {"id": prompt.id, "prompt": prompt.messages[-1].text, **prompt.extra}
+        question = Question(prompt_ids=tuple(rendered.ids), record=record)
         is_held = bool(one_in) and sources.is_held_out(prompt.id, one_in=one_in)
         (held if is_held else train).append(question)
     if not train:
