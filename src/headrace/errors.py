@@ -31,6 +31,7 @@
         ├── DeadlineExceeded          deadline_exceeded       504
         ├── WorkerDied                worker_died             503   retryable: the engine restarts
         └── UpstreamError             upstream_error          502   a provider answered nonsense
+            └── UpstreamTimeout       upstream_timeout        504   or did not answer in time
 
 A message carries the value and the way out: "`max_tokens` 9000 exceeds context 8192 - prompt 400;
 lower it to 7792".
@@ -221,6 +222,10 @@ class ServiceError(HeadraceError):
     status = 503
     usage: object = None
     """The `types.Usage` of what had been delivered before, where the request had begun."""
+    begun: bool = False
+    """Whether a provider had begun to answer; it is not asked again then."""
+    retry_after_s: int | None = None
+    """How long to wait before asking again, where it was said."""
 
 
 class Overloaded(ServiceError):
@@ -269,3 +274,10 @@ class UpstreamError(ServiceError):
     code = "upstream_error"
     status = 502
     retryable = True
+
+
+class UpstreamTimeout(UpstreamError):
+    """A provider did not answer, or fell silent, for longer than its timeouts allow."""
+
+    code = "upstream_timeout"
+    status = 504

@@ -67,7 +67,12 @@ class DocumentPart:
 
     id: str
     text: str
+    """Empty where the document is `data` or at `url`."""
     title: str | None = None
+    media_type: str = "text/plain"
+    data: bytes | None = None
+    """A file (a PDF) that only a provider can read."""
+    url: str | None = None
     label: Label = Label(integrity=Integrity.UNTRUSTED)
 
 
@@ -92,6 +97,10 @@ class ToolResultPart:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ReasoningPart:
     text: str
+    signature: str = ""
+    """A provider's proof that it wrote this; sent back to it unchanged, read by nobody else."""
+    redacted: bool = False
+    """The text is withheld: `signature` holds it enciphered."""
     label: Label = Label(integrity=Integrity.MODEL)
 
 
@@ -124,6 +133,8 @@ class ToolSpec:
 class ToolChoice(StrEnum):
     AUTO = "auto"
     NONE = "none"
+    REQUIRED = "required"
+    """At least one call: of any tool, or of `ChatRequest.tool_name`."""
 
 
 class FormatKind(StrEnum):
@@ -136,6 +147,16 @@ class FormatKind(StrEnum):
 class ResponseFormat:
     kind: FormatKind = FormatKind.TEXT
     schema: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReasoningParams:
+    """How much a model may think before it answers; None = the model's own default."""
+
+    enabled: bool | None = None
+    effort: str | None = None
+    """none | minimal | low | medium | high | xhigh | max; each model has some of them."""
+    budget_tokens: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -202,8 +223,16 @@ class ChatRequest:
     messages: tuple[Message, ...]
     tools: tuple[ToolSpec, ...] = ()
     tool_choice: ToolChoice = ToolChoice.AUTO
+    tool_name: str | None = None
+    """With `ToolChoice.REQUIRED`: the one tool to call."""
+    parallel_tool_calls: bool = True
+    """False = at most one call in an answer."""
     sampling: SamplingParams = SamplingParams()
     format: ResponseFormat = ResponseFormat()
+    reasoning: ReasoningParams = ReasoningParams()
+    prompt_cache: str = ""
+    """5m | 1h: ask a provider that caches prompts only on demand to keep this one so long. A local
+    engine caches every prefix anyway."""
     template_kwargs: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """Extra variables for the chat template (`enable_thinking`)."""
     add_generation_prompt: bool = True
@@ -238,6 +267,9 @@ class Usage:
     """Whole prompt, counted once however many choices share it; includes `cached_tokens`."""
     cached_tokens: int = 0
     """Prompt tokens whose KV came from the prefix cache; part of `prompt_tokens`."""
+    cache_write_tokens: int = 0
+    """Prompt tokens that a provider put into its cache and bills apart; part of `prompt_tokens`,
+    in no other count."""
     completion_tokens: int = 0
     """Sampled and kept, of all choices, end-of-sequence token included."""
     reasoning_tokens: int = 0
@@ -331,6 +363,9 @@ class ReasoningDelta:
     index: int = 0
     token_ids: tuple[int, ...] = ()
     logprobs: tuple[TokenText, ...] = ()
+    signature: str = ""
+    """As in `ReasoningPart`; it ends the piece of reasoning that it signs."""
+    redacted: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -412,6 +447,12 @@ class CompletionBackend(Protocol):
     """Answers a raw prompt, with `Backend`'s invariants."""
 
     def complete(self, request: CompletionRequest) -> AsyncIterator[Event]: ...
+
+
+class TokenCounter(Protocol):
+    """Counts a conversation's tokens as the model itself will."""
+
+    async def count(self, request: ChatRequest) -> int: ...
 
 
 class TokenBackend(Protocol):

@@ -35,6 +35,7 @@ from headrace.types import (
     FormatKind,
     ModelCard,
     ReasoningDelta,
+    ReasoningParams,
     SamplingParams,
     Started,
     TextDelta,
@@ -123,12 +124,7 @@ class EngineChat:
 
     async def stream(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
         """Answer a conversation."""
-        if request.format.kind is not FormatKind.TEXT:
-            raise UnsupportedParameter(
-                f"`response_format` {request.format.kind} needs constrained decoding, which this "
-                "model's engine does not have; use text and ask for JSON in the prompt",
-                param="response_format",
-            )
+        _refuse_unsupported(request)
         self._refuse_hopeless(
             sum(
                 len(part.text)
@@ -420,6 +416,34 @@ class _Answer:
                     token_ids=ids,
                     logprobs=logprobs,
                 )
+
+
+def _refuse_unsupported(request: ChatRequest) -> None:
+    """What a provider's API may have and this engine has not, refused by its name there."""
+    if request.format.kind is not FormatKind.TEXT:
+        raise UnsupportedParameter(
+            f"`response_format` {request.format.kind} needs constrained decoding, which this "
+            "model's engine does not have; use text and ask for JSON in the prompt",
+            param="response_format",
+        )
+    if request.tool_choice is ToolChoice.REQUIRED:
+        raise UnsupportedParameter(
+            "`tool_choice` required is not supported by this model's engine: a call cannot be "
+            "forced without constrained decoding; send auto or none",
+            param="tool_choice",
+        )
+    if not request.parallel_tool_calls:
+        raise UnsupportedParameter(
+            "`parallel_tool_calls` false is not supported by this model's engine: how many calls "
+            "it makes is the model's doing; leave it out",
+            param="parallel_tool_calls",
+        )
+    if request.reasoning != ReasoningParams():
+        raise UnsupportedParameter(
+            "this model's engine has no reasoning effort or budget; set its template's own "
+            "variable in `chat_template_kwargs`",
+            param="reasoning_effort",
+        )
 
 
 def _offered(request: ChatRequest) -> tuple[ToolSpec, ...]:

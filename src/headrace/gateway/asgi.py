@@ -3,19 +3,20 @@
 The order for a data route: path, method, key, then the body. All routes need a key but the three
 health probes (an orchestrator has none) and what `extra` mounts (the console's static pages);
 /metrics needs one, for it tells who uses what. Errors are OpenAI's error object with the
-request's id; a bug is a 500 whose traceback is in the log only.
+request's id, on Anthropic's routes Anthropic's; a bug is a 500 whose traceback is in the log only.
 """
 
 import logging
 import uuid
 
-from headrace.errors import HeadraceError, LimitExceeded, MethodNotAllowed, NotFound, Overloaded
+from headrace.errors import HeadraceError, LimitExceeded, MethodNotAllowed, NotFound, ServiceError
 from headrace.gateway.flight import Flight
 from headrace.gateway.http import ASGIApp, ClientLeft, Exchange, Header, Receive, Scope, Send
 from headrace.gateway.keys import FEATURE_HEADER, Credentials
 from headrace.gateway.routes import DATA, OPEN, Route
 from headrace.gateway.services import Health, Limits, Served, Services
 from headrace.types import Caller
+from headrace.wire import anthropic_errors
 from headrace.wire.openai_errors import encode_error
 
 __all__ = ["ASGIApp", "Health", "Limits", "Served", "Services", "build"]
@@ -93,7 +94,7 @@ async def _refuse(exchange: Exchange, flight: Flight | None, error: HeadraceErro
     if exchange.status:
         return  # too late for a status; what was begun is all there is
     headers: list[Header] = []
-    if isinstance(error, Overloaded):
+    if isinstance(error, ServiceError) and error.retry_after_s is not None:
         headers.append((b"retry-after", str(error.retry_after_s).encode()))
     elif isinstance(error, LimitExceeded):
         if error.retry_after_s is not None:
@@ -106,7 +107,8 @@ async def _refuse(exchange: Exchange, flight: Flight | None, error: HeadraceErro
         _, route = _find(exchange.path)
         allowed = DATA[_find(exchange.path)[0]][0] if route is not None else "GET"
         headers.append((b"allow", allowed.encode()))
-    body = encode_error(error, request_id=exchange.request_id)
+    encode = anthropic_errors.encode_error if _is_anthropic(exchange.path) else encode_error
+    body = encode(error, request_id=exchange.request_id)
     await exchange.answer(error.status, body, headers=tuple(headers))
 
 
@@ -121,6 +123,10 @@ async def _identify(services: Services, exchange: Exchange, route: str) -> Calle
             route=route.rstrip("/"),
         )
     )
+
+
+def _is_anthropic(path: str) -> bool:
+    return path.startswith("/v1/messages")
 
 
 def _check_method(exchange: Exchange, wanted: str) -> None:

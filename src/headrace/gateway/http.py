@@ -145,7 +145,9 @@ class Exchange:
 
     async def _start(self, status: int, headers: tuple[Header, ...]) -> None:
         self.status = status
-        own: list[Header] = [(b"x-request-id", self.request_id.encode())]
+        request_id = self.request_id.encode()
+        # The second is what Anthropic's clients look for.
+        own: list[Header] = [(b"x-request-id", request_id), (b"request-id", request_id)]
         if not self._body_read and self._much_unread():
             # Or the server would go on reading what nobody wants, to keep the connection.
             own.append((b"connection", b"close"))

@@ -11,10 +11,20 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from headrace.errors import ModelNotFound, NotReady, PermissionDenied
+from headrace.errors import NotReady, PermissionDenied
+from headrace.gateway.calls import (
+    find,
+    may_use,
+    name_flight,
+    need_codec,
+    need_completions,
+    read_body,
+)
+from headrace.gateway.codec import TextCodec
 from headrace.gateway.flight import Flight
 from headrace.gateway.http import Exchange, unless_left
-from headrace.gateway.services import Served, Services
+from headrace.gateway.messages import count_tokens, messages
+from headrace.gateway.services import Services
 from headrace.gateway.streams import merge, send_stream, whole
 from headrace.observe.metrics import CONTENT_TYPE
 from headrace.tokens import Rendered, Span
@@ -30,9 +40,9 @@ _STATS_TIMEOUT_S = 2.0
 
 async def chat(services: Services, exchange: Exchange, flight: Flight, caller: Caller) -> None:
     """POST /v1/chat/completions."""
-    call = openai_chat.decode(await _body(services, exchange))
+    call = openai_chat.decode(await read_body(services, exchange))
     served = find(services, call.request.model, caller)
-    _name(flight, served, streamed=call.stream, end_user=call.end_user)
+    name_flight(flight, served, streamed=call.stream, end_user=call.end_user)
     request = replace(call.request, caller=caller, trace=exchange.request_id)
     info = AnswerInfo(
         id=f"chatcmpl-{exchange.request_id}",
@@ -67,9 +77,10 @@ async def completions(
     services: Services, exchange: Exchange, flight: Flight, caller: Caller
 ) -> None:
     """POST /v1/completions."""
-    call = openai_completions.decode(await _body(services, exchange))
+    call = openai_completions.decode(await read_body(services, exchange))
     served = find(services, call.requests[0].model, caller)
-    _name(flight, served, streamed=call.stream, end_user=call.end_user)
+    name_flight(flight, served, streamed=call.stream, end_user=call.end_user)
+    backend = need_completions(served)
     first = call.requests[0]
     info = AnswerInfo(
         id=f"cmpl-{exchange.request_id}",
@@ -89,15 +100,14 @@ async def completions(
     ]
     unscored: list[str | None] = [None] * len(requests)
     if first.echo and info.logprobs:
+        codec = need_codec(served)
         unscored = [
             await asyncio.to_thread(
-                _first_token, served, item.prompt, add_special=item.add_special_tokens
+                _first_token, codec, item.prompt, add_special=item.add_special_tokens
             )
             for item in requests
         ]
-    streams = [
-        flight.watch(at, served.completions.complete(item)) for at, item in enumerate(requests)
-    ]
+    streams = [flight.watch(at, backend.complete(item)) for at, item in enumerate(requests)]
     async with exchange.watched() as left:
         if not call.stream:
             collected = await unless_left(whole(streams), left)
@@ -120,16 +130,17 @@ async def completions(
 
 async def tokenize(services: Services, exchange: Exchange, flight: Flight, caller: Caller) -> None:
     """POST /tokenize."""
-    call = token_calls.decode_tokenize(await _body(services, exchange))
+    call = token_calls.decode_tokenize(await read_body(services, exchange))
     served = find(services, call.model, caller)
-    _name(flight, served)
+    name_flight(flight, served)
+    codec = need_codec(served)
 
     def work() -> bytes:
         if isinstance(call.content, str):
-            ids = served.codec.tokenize(call.content, add_special=call.add_special)
+            ids = codec.tokenize(call.content, add_special=call.add_special)
         else:
-            ids = served.codec.render(replace(call.content, caller=caller)).ids
-        texts = served.codec.token_texts(ids) if call.return_texts else None
+            ids = codec.render(replace(call.content, caller=caller)).ids
+        texts = codec.token_texts(ids) if call.return_texts else None
         context_tokens = served.card.context_tokens
         return token_calls.encode_tokenize(ids, context_tokens=context_tokens, texts=texts)
 
@@ -140,32 +151,34 @@ async def detokenize(
     services: Services, exchange: Exchange, flight: Flight, caller: Caller
 ) -> None:
     """POST /detokenize."""
-    call = token_calls.decode_detokenize(await _body(services, exchange))
+    call = token_calls.decode_detokenize(await read_body(services, exchange))
     served = find(services, call.model, caller)
-    _name(flight, served)
+    name_flight(flight, served)
+    codec = need_codec(served)
 
     def work() -> bytes:
-        return token_calls.encode_detokenize(served.codec.detokenize(call.tokens))
+        return token_calls.encode_detokenize(codec.detokenize(call.tokens))
 
     await _answer_from_thread(exchange, work)
 
 
 async def render(services: Services, exchange: Exchange, flight: Flight, caller: Caller) -> None:
     """POST /render: the exact prompt of a chat request, and whose each token is."""
-    request: ChatRequest = openai_chat.decode_render(await _body(services, exchange))
+    request: ChatRequest = openai_chat.decode_render(await read_body(services, exchange))
     served = find(services, request.model, caller)
-    _name(flight, served)
+    name_flight(flight, served)
     asked = replace(request, caller=caller)
+    codec = need_codec(served)
 
     def work() -> bytes:
-        return encode_rendered(served.codec.render(asked), context=served.card.context_tokens)
+        return encode_rendered(codec.render(asked), context=served.card.context_tokens)
 
     await _answer_from_thread(exchange, work)
 
 
 async def models(services: Services, exchange: Exchange, flight: Flight, caller: Caller) -> None:
     """GET /v1/models."""
-    cards = [s.card for name, s in services.models.items() if _may_use(caller, name)]
+    cards = [s.card for name, s in services.models.items() if may_use(caller, name)]
     await exchange.answer(200, token_calls.encode_models(cards))
 
 
@@ -210,6 +223,8 @@ async def startupz(services: Services, exchange: Exchange) -> None:
 DATA: Mapping[str, tuple[str, Route]] = {
     "/v1/chat/completions": ("POST", chat),
     "/v1/completions": ("POST", completions),
+    "/v1/messages": ("POST", messages),
+    "/v1/messages/count_tokens": ("POST", count_tokens),
     "/v1/models": ("GET", models),
     "/v1/models/": ("GET", model),
     "/tokenize": ("POST", tokenize),
@@ -221,26 +236,6 @@ DATA: Mapping[str, tuple[str, Route]] = {
 
 OPEN: Mapping[str, OpenRoute] = {"/livez": livez, "/readyz": readyz, "/startupz": startupz}
 """For probes: GET, no key, nothing but health."""
-
-
-def find(services: Services, name: str, caller: Caller) -> Served:
-    """The model of that name.
-
-    Raises:
-        ModelNotFound: There is none that this caller may use; it lists those that are.
-    """
-    served = services.models.get(name) if _may_use(caller, name) else None
-    if served is None:
-        known = ", ".join(model for model in services.models if _may_use(caller, model)) or "none"
-        shown = name if len(name) <= 80 else name[:80] + "…"
-        raise ModelNotFound(
-            f"the model {shown!r} is not served here; there is: {known}", param="model"
-        )
-    return served
-
-
-def _may_use(caller: Caller, name: str) -> bool:
-    return not caller.models or name in caller.models
 
 
 def encode_rendered(rendered: Rendered, *, context: int) -> bytes:
@@ -267,25 +262,10 @@ def _span(span: Span) -> dict[str, Any]:
     return body
 
 
-def _name(flight: Flight, served: Served, *, streamed: bool = False, end_user: str = "") -> None:
-    flight.model = served.card.name
-    flight.streamed = streamed
-    flight.end_user = end_user
-
-
-def _first_token(served: Served, prompt: str | Sequence[int], *, add_special: bool) -> str | None:
+def _first_token(codec: TextCodec, prompt: str | Sequence[int], *, add_special: bool) -> str | None:
     """Text of a prompt's first token: nothing scores it, so no event carries it."""
-    ids = (
-        served.codec.tokenize(prompt, add_special=add_special)
-        if isinstance(prompt, str)
-        else prompt
-    )
-    return served.codec.detokenize(ids[:1]) if ids else None
-
-
-async def _body(services: Services, exchange: Exchange) -> bytes:
-    limits = services.limits
-    return await exchange.body(max_bytes=limits.max_body_bytes, timeout_s=limits.body_s)
+    ids = codec.tokenize(prompt, add_special=add_special) if isinstance(prompt, str) else prompt
+    return codec.detokenize(ids[:1]) if ids else None
 
 
 async def _answer_from_thread(exchange: Exchange, work: Callable[[], bytes]) -> None:

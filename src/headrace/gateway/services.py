@@ -8,7 +8,7 @@ from headrace.gateway.http import ASGIApp
 from headrace.gateway.keys import Keys
 from headrace.observe.metrics import EngineStats, Metrics
 from headrace.observe.usage import UsageSink
-from headrace.types import Backend, CompletionBackend, ModelCard
+from headrace.types import Backend, CompletionBackend, ModelCard, TokenCounter
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -17,8 +17,12 @@ class Served:
 
     card: ModelCard
     chat: Backend
-    completions: CompletionBackend
-    codec: TextCodec
+    completions: CompletionBackend | None = None
+    """None = it answers conversations only."""
+    codec: TextCodec | None = None
+    """None = its tokens are a provider's business."""
+    counter: TokenCounter | None = None
+    """Counts a prompt where there is no codec; None = nobody can."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -3,12 +3,13 @@
 Invariants: nothing is delayed, though what piled up while a send waited goes out as one; at most
 `max_unsent_bytes` pile up, then the backend waits; a client that leaves, or reads nothing for
 `send_s`, cancels the backend at once. An error before the first event is the answer's status; a
-later one is a frame, and the stream ends without `[DONE]`.
+later one is a frame, and the stream ends without its protocol's last mark.
 """
 
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from headrace.errors import HeadraceError
@@ -23,6 +24,19 @@ _LOG = logging.getLogger("headrace.gateway")
 _QUEUED_EVENTS = 64
 
 Tagged: TypeAlias = tuple[int, Event]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tail:
+    """How a protocol ends its streams."""
+
+    done: bytes
+    """After the last frame of one that went well."""
+    fail: Callable[..., bytes]
+    """(error, request_id=) -> the last frame of one that failed."""
+
+
+OPENAI = Tail(done=DONE, fail=error_frame)
 
 
 class Outbox:
@@ -123,6 +137,7 @@ async def send_stream(
     end: Callable[[], bytes],
     left: "asyncio.Task[None]",
     limits: Limits,
+    tail: Tail = OPENAI,
 ) -> None:
     """Send events as frames until they end.
 
@@ -134,13 +149,14 @@ async def send_stream(
         end: Frames after the last.
         left: Ends when the client has left.
         limits: Of bytes and seconds.
+        tail: The protocol's way to end.
 
     Raises:
         ClientLeft: Nobody listens any more.
         HeadraceError: Before the first event.
     """
     outbox = Outbox(max_bytes=limits.max_unsent_bytes)
-    pump = asyncio.create_task(_pump(outbox, flight, events, push, end, exchange.request_id))
+    pump = asyncio.create_task(_pump(outbox, flight, events, push, end, tail, exchange.request_id))
 
     def leave(_: "asyncio.Task[Any]") -> None:
         pump.cancel()  # at once: the sending side may be waiting for the socket
@@ -165,6 +181,7 @@ async def _pump(
     events: AsyncIterator[Tagged],
     push: Callable[[int, Event], bytes],
     end: Callable[[], bytes],
+    tail: Tail,
     request_id: str,
 ) -> None:
     started = False
@@ -173,7 +190,7 @@ async def _pump(
             async for prompt, event in events:
                 await outbox.put(push(prompt, event))
                 started = True
-        await outbox.put(end() + DONE)
+        await outbox.put(end() + tail.done)
     except Exception as error:  # noqa: BLE001 - it is answered, or raised where frames are taken
         if not started:
             outbox.end(error)
@@ -183,7 +200,7 @@ async def _pump(
             _LOG.exception("request %s failed in the middle of its stream", request_id)
             known = HeadraceError(f"internal error; the log has it under {request_id}")
         flight.failed(known)
-        await outbox.put(error_frame(known, request_id=request_id))
+        await outbox.put(tail.fail(known, request_id=request_id))
     outbox.end()
 
 

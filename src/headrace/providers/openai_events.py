@@ -220,6 +220,7 @@ def _usage(found: dict[str, Any]) -> Usage:
     return Usage(
         prompt_tokens=int(found["prompt_tokens"]),
         cached_tokens=int(prompt.get("cached_tokens") or 0),
+        cache_write_tokens=int(prompt.get("cache_write_tokens") or 0),
         completion_tokens=int(found.get("completion_tokens") or 0),
         reasoning_tokens=int(completion.get("reasoning_tokens") or 0),
     )

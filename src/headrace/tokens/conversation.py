@@ -89,6 +89,11 @@ def _dicts(
         where = f"messages[{index}].content[{number}]"
         origin = Origin(message=index, part=number, role=message.role, label=part.label)
         match part:
+            case DocumentPart() if part.data is not None or part.url is not None:
+                raise UnsupportedParameter(
+                    f"`{where}` is a document of {part.media_type}; this model reads text only",
+                    param=where,
+                )
             case TextPart() | DocumentPart():
                 texts.append(_text(part.text, origin, where))
             case ReasoningPart():

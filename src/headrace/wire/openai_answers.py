@@ -46,7 +46,10 @@ def usage_object(usage: Usage) -> dict[str, Any]:
         "prompt_tokens": usage.prompt_tokens,
         "completion_tokens": usage.completion_tokens,
         "total_tokens": usage.total_tokens,
-        "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
+        "prompt_tokens_details": {
+            "cached_tokens": usage.cached_tokens,
+            "cache_write_tokens": usage.cache_write_tokens,
+        },
         "completion_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
     }
 
@@ -56,6 +59,7 @@ def add_usage(first: Usage, second: Usage) -> Usage:
     return Usage(
         prompt_tokens=first.prompt_tokens + second.prompt_tokens,
         cached_tokens=first.cached_tokens + second.cached_tokens,
+        cache_write_tokens=first.cache_write_tokens + second.cache_write_tokens,
         completion_tokens=first.completion_tokens + second.completion_tokens,
         reasoning_tokens=first.reasoning_tokens + second.reasoning_tokens,
         drafted_tokens=first.drafted_tokens + second.drafted_tokens,

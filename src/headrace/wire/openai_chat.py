@@ -7,17 +7,19 @@ that have no effect here, and are therefore accepted (null always is):
 |---|---|---|
 | store | false | nothing is stored |
 | service_tier | auto, default | there is one tier |
-| parallel_tool_calls | true | it is how the model's own template works |
 | modalities | ["text"] | the only one |
 | metadata | {} | it belongs to stored answers |
-| reasoning_effort, verbosity | medium | OpenAI's default |
+| verbosity | medium | OpenAI's default |
 | prompt_cache_key | any string | the prefix cache needs no hint |
 | prompt_cache_retention | in_memory | the only kind |
 
-`user` and `safety_identifier` go to the usage record. The extras are vLLM's (`top_k`, `min_p`,
-`repetition_penalty`, `min_tokens`, `ignore_eos`, `stop_token_ids`, `include_stop_str_in_output`,
-`return_token_ids`, `prompt_logprobs`, `chat_template_kwargs`, `add_generation_prompt`,
-`continue_final_message`) and `deadline_s`, seconds until the answer is cut.
+`tool_choice` required or of one function, `parallel_tool_calls` false, `reasoning_effort`,
+`response_format`, images, audio and files go to a provider that has them; the local engine refuses
+them by name. `user` and `safety_identifier` go to the usage record. The extras are vLLM's (`top_k`,
+`min_p`, `repetition_penalty`, `min_tokens`, `ignore_eos`, `stop_token_ids`,
+`include_stop_str_in_output`, `return_token_ids`, `prompt_logprobs`, `chat_template_kwargs`,
+`add_generation_prompt`, `continue_final_message`) and `deadline_s`, seconds until the answer is
+cut.
 
 In a stream the role comes in the first delta of each choice, the reason in its own last chunk, and
 with `stream_options.include_usage` a chunk with no choices ends it. Source: OpenAI's API reference.
@@ -29,7 +31,7 @@ from typing import Any
 
 import msgspec
 
-from headrace.errors import InvalidParameter, UnsupportedParameter
+from headrace.errors import InvalidParameter
 from headrace.types import (
     ChatRequest,
     Choice,
@@ -38,29 +40,30 @@ from headrace.types import (
     Finished,
     FormatKind,
     ReasoningDelta,
+    ReasoningParams,
     ResponseFormat,
     Started,
     TextDelta,
     ToolCallDelta,
     ToolCallPart,
     ToolChoice,
+    ToolSpec,
     Usage,
 )
 from headrace.wire import openai_answers as answers
-from headrace.wire.json_body import Fields, one_of, parse, shown
+from headrace.wire.json_body import Fields, object_at, one_of, parse, shown
 from headrace.wire.openai_messages import decode_messages, decode_tools
 from headrace.wire.sampling import MAX_TOKENS, decode_logprobs, decode_sampling
 from headrace.wire.sse import frame
 
 MAX_DEADLINE_S = 86_400.0
+EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 
 WITHOUT_EFFECT: Mapping[str, Sequence[object]] = {
     "store": (False,),
     "service_tier": ("auto", "default"),
-    "parallel_tool_calls": (True,),
     "modalities": (["text"],),
     "metadata": ({},),
-    "reasoning_effort": ("medium",),
     "verbosity": ("medium",),
     "prompt_cache_retention": ("in_memory",),
     "echo": (False,),
@@ -83,7 +86,6 @@ _UNSUPPORTED: Mapping[str, str] = {
     "moderation": "leave it out",
     "prediction": "leave it out",
     "prompt_cache_options": "the prefix cache is on and needs none",
-    "reasoning_effort": "set the template's own variable in chat_template_kwargs",
     "store": "answers are not stored",
     "web_search_options": "there is no web search",
     "best_of": "send n and choose",
@@ -130,13 +132,18 @@ def decode(body: bytes) -> ChatCall:
     )
     stream = fields.boolean("stream")
     include_usage = decode_stream_options(fields, stream=stream)
+    tools = decode_tools(fields)
+    tool_choice, tool_name = _tool_choice(fields, tools)
     refuse_streamed_prompt_logprobs(sampling.prompt_logprobs, stream=stream)
     call = ChatCall(
         request=ChatRequest(
             model=model,
             messages=decode_messages(fields.take("messages")),
-            tools=decode_tools(fields),
-            tool_choice=_tool_choice(fields),
+            tools=tools,
+            tool_choice=tool_choice,
+            tool_name=tool_name,
+            parallel_tool_calls=fields.boolean("parallel_tool_calls", default=True),
+            reasoning=ReasoningParams(effort=_effort(fields)),
             sampling=sampling,
             format=_format(fields),
             template_kwargs=fields.mapping("chat_template_kwargs") or {},
@@ -164,11 +171,14 @@ def decode_render(body: bytes) -> ChatRequest:
 
 def render_fields(fields: Fields, *, model: str) -> ChatRequest:
     """Take the fields that shape a prompt."""
+    tools = decode_tools(fields)
+    tool_choice, tool_name = _tool_choice(fields, tools)
     return ChatRequest(
         model=model,
         messages=decode_messages(fields.take("messages")),
-        tools=decode_tools(fields),
-        tool_choice=_tool_choice(fields),
+        tools=tools,
+        tool_choice=tool_choice,
+        tool_name=tool_name,
         template_kwargs=fields.mapping("chat_template_kwargs") or {},
         add_generation_prompt=_add_generation_prompt(fields),
         continue_final_message=fields.boolean("continue_final_message"),
@@ -360,19 +370,39 @@ def _add_generation_prompt(fields: Fields) -> bool:
     return wanted
 
 
-def _tool_choice(fields: Fields) -> ToolChoice:
+def _tool_choice(fields: Fields, tools: Sequence[ToolSpec]) -> tuple[ToolChoice, str | None]:
     value = fields.take("tool_choice")
     if value is None:
-        return ToolChoice.AUTO
-    if value == "required" or isinstance(value, dict):
-        raise UnsupportedParameter(
-            f"`tool_choice` {shown(value)} is not supported: a call cannot be forced without "
-            "constrained decoding; send auto or none",
-            param="tool_choice",
-        )
-    if not isinstance(value, str):
-        raise InvalidParameter("`tool_choice` must be auto or none", param="tool_choice")
-    return ToolChoice(one_of(value, "tool_choice", ["auto", "none"]))
+        return ToolChoice.AUTO, None
+    if isinstance(value, str):
+        choice = ToolChoice(one_of(value, "tool_choice", [item.value for item in ToolChoice]))
+        if choice is ToolChoice.REQUIRED:
+            needs_tool(None, tools, path="tool_choice")
+        return choice, None
+    named = object_at(value, "tool_choice")
+    one_of(named.required_string("type"), named.at("type"), ["function"])
+    function = object_at(named.take("function"), named.at("function"))
+    name = function.required_string("name")
+    function.close()
+    named.close()
+    needs_tool(name, tools, path=function.at("name"))
+    return ToolChoice.REQUIRED, name
+
+
+def needs_tool(name: str | None, tools: Sequence[ToolSpec], *, path: str) -> None:
+    """Refuse a forced call of a tool that was not sent; None = of any."""
+    if tools and (name is None or name in [tool.name for tool in tools]):
+        return
+    known = ", ".join(tool.name for tool in tools) or "none"
+    wanted = "any tool" if name is None else shown(name)
+    raise InvalidParameter(
+        f"`{path}` forces a call of {wanted}, but the tools sent are: {known}", param=path
+    )
+
+
+def _effort(fields: Fields) -> str | None:
+    effort = fields.string("reasoning_effort")
+    return None if effort is None else one_of(effort, "reasoning_effort", EFFORTS)
 
 
 def _format(fields: Fields) -> ResponseFormat:

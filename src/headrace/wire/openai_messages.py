@@ -16,6 +16,7 @@ from typing import Any
 from headrace.errors import InvalidParameter, UnsupportedParameter
 from headrace.types import (
     AudioPart,
+    DocumentPart,
     ImagePart,
     Integrity,
     Label,
@@ -31,9 +32,9 @@ from headrace.types import (
 from headrace.wire.json_body import Fields, array_at, object_at, one_of, shown, string_at
 
 MAX_TOOLS = 1024
-_NAME = re.compile(r"[a-zA-Z0-9_.-]{1,64}")
-_DATA_URL = re.compile(r"data:([\w.+/-]+);base64,", re.ASCII)
-_LABELS = {
+TOOL_NAME = re.compile(r"[a-zA-Z0-9_.-]{1,64}")
+DATA_URL = re.compile(r"data:([\w.+/-]+);base64,", re.ASCII)
+LABELS = {
     Role.SYSTEM: Label(integrity=Integrity.SYSTEM),
     Role.DEVELOPER: Label(integrity=Integrity.SYSTEM),
     Role.USER: Label(integrity=Integrity.USER),
@@ -145,7 +146,7 @@ def _tool(fields: Fields) -> ToolSpec:
     _function_type(fields)
     function = _function(fields)
     name = function.required_string("name")
-    if not _NAME.fullmatch(name):
+    if not TOOL_NAME.fullmatch(name):
         path = function.at("name")
         raise InvalidParameter(
             f"`{path}` {shown(name)} must be 1 to 64 letters, digits, dots, dashes or underscores",
@@ -184,7 +185,7 @@ def _name(fields: Fields) -> str | None:
 
 
 def _content(fields: Fields, role: Role) -> tuple[Part, ...]:
-    value, path, label = fields.take("content"), fields.at("content"), _LABELS[role]
+    value, path, label = fields.take("content"), fields.at("content"), LABELS[role]
     if isinstance(value, str):
         return (TextPart(text=value, label=label),)
     if not isinstance(value, list):
@@ -203,7 +204,7 @@ def _content(fields: Fields, role: Role) -> tuple[Part, ...]:
 def _part(fields: Fields, role: Role, label: Label) -> Part:
     kind = fields.required_string("type", max_chars=64)
     path = fields.at("type")
-    if kind in ("file", "refusal"):
+    if kind == "refusal":
         raise UnsupportedParameter(
             f"`{path}` {kind} is not supported; send its text as a part of type text", param=path
         )
@@ -224,25 +225,45 @@ def _image(fields: Fields, label: Label) -> Part:
     image.close(without_effect={"detail": ("auto",)})
     if not url.startswith("data:"):
         return ImagePart(media_type="image/*", url=url, label=label)
-    found = _DATA_URL.match(url)
+    found = DATA_URL.match(url)
     if found is None:
         raise InvalidParameter(
             f"`{image.at('url')}` must be data:TYPE;base64,... or an https address",
             param=image.at("url"),
         )
-    data = _base64(url[found.end() :], image.at("url"))
+    data = base64_at(url[found.end() :], image.at("url"))
     return ImagePart(media_type=found.group(1), data=data, label=label)
+
+
+def _file(fields: Fields, label: Label) -> Part:
+    file = object_at(fields.take("file"), fields.at("file"))
+    name = file.string("filename", max_chars=1024)
+    url = file.required_string("file_data")
+    file.close(unsupported={"file_id": "send the file itself as file_data"})
+    found = DATA_URL.match(url)
+    if found is None:
+        path = file.at("file_data")
+        raise InvalidParameter(f"`{path}` must be data:TYPE;base64,...", param=path)
+    return DocumentPart(
+        id=name or "file",
+        text="",
+        title=name,
+        media_type=found.group(1),
+        data=base64_at(url[found.end() :], file.at("file_data")),
+        label=label,
+    )
 
 
 def _audio(fields: Fields, label: Label) -> Part:
     audio = object_at(fields.take("input_audio"), fields.at("input_audio"))
     kind = one_of(audio.required_string("format"), audio.at("format"), ("wav", "mp3"))
-    data = _base64(audio.required_string("data"), audio.at("data"))
+    data = base64_at(audio.required_string("data"), audio.at("data"))
     audio.close()
     return AudioPart(media_type=f"audio/{kind}", data=data, label=label)
 
 
-def _base64(text: str, path: str) -> bytes:
+def base64_at(text: str, path: str) -> bytes:
+    """The bytes that a base64 field spells."""
     try:
         return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:
@@ -253,4 +274,5 @@ _PARTS: dict[str, Callable[[Fields, Label], Any]] = {
     "text": _text,
     "image_url": _image,
     "input_audio": _audio,
+    "file": _file,
 }

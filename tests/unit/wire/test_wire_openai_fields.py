@@ -73,6 +73,13 @@ INVALID: list[tuple[dict[str, Any], str]] = [
         {"tools": [{"type": "function", "function": {"name": "f"}}] * 2},
         "tools[1].function.name",
     ),
+    ({"parallel_tool_calls": 1}, "parallel_tool_calls"),
+    ({"reasoning_effort": "huge"}, "reasoning_effort"),
+    ({"tool_choice": "required"}, "tool_choice"),
+    (
+        {"tool_choice": {"type": "function", "function": {"name": "f"}}},
+        "tool_choice.function.name",
+    ),
     ({"response_format": {"type": "xml"}}, "response_format.type"),
     ({"model": ""}, "model"),
     ({"model": 5}, "model"),
@@ -89,14 +96,9 @@ def test_invalid_values_are_named(change: dict[str, Any], param: str) -> None:
 UNSUPPORTED: list[tuple[dict[str, Any], str]] = [
     ({"store": True}, "store"),
     ({"service_tier": "flex"}, "service_tier"),
-    ({"parallel_tool_calls": False}, "parallel_tool_calls"),
-    ({"parallel_tool_calls": 1}, "parallel_tool_calls"),
     ({"modalities": ["audio"]}, "modalities"),
     ({"metadata": {"a": "b"}}, "metadata"),
-    ({"reasoning_effort": "high"}, "reasoning_effort"),
     ({"functions": []}, "functions"),
-    ({"tool_choice": "required"}, "tool_choice"),
-    ({"tool_choice": {"type": "function", "function": {"name": "f"}}}, "tool_choice"),
     ({"guided_json": {}}, "guided_json"),
     (
         {"stream": True, "stream_options": {"continuous_usage_stats": True}},
@@ -104,8 +106,24 @@ UNSUPPORTED: list[tuple[dict[str, Any], str]] = [
     ),
     ({"messages": [{"role": "function", "content": "x"}]}, "messages[0].role"),
     (
-        {"messages": [{"role": "user", "content": [{"type": "file"}]}]},
+        {"messages": [{"role": "user", "content": [{"type": "refusal"}]}]},
         "messages[0].content[0].type",
+    ),
+    (
+        {
+            "messages": [
+                {
+                    "role": "user",
+                    "content": [
+                        {
+                            "type": "file",
+                            "file": {"file_id": "f", "file_data": "data:text/plain;base64,"},
+                        }
+                    ],
+                }
+            ]
+        },
+        "messages[0].content[0].file.file_id",
     ),
     ({"tools": [{"type": "custom"}]}, "tools[0].type"),
 ]
