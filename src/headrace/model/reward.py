@@ -72,7 +72,7 @@ class RewardModel:
         doc_T = torch.repeat_interleave(torch.arange(len(sizes)), sizes)
         hidden_TD = self.decoder.hidden(ids_T, pos_T, Packed(doc_T))
         rows_S = (sizes.cumsum(0) - sizes + torch.tensor(at)).to(device)
-        return self.head(hidden_TD[rows_S]).squeeze(1).float()
+        return self.head(hidden_TD[rows_S].to(self.head.weight.dtype)).squeeze(1).float()
 
 
 def fresh_head(config: ModelConfig, *, seed: int, dtype: torch.dtype) -> nn.Linear:

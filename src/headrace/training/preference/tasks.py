@@ -130,7 +130,8 @@ class Reward:
                 "has exactly one"
             )
         hidden_TD = hidden(decoder, batch.packed)
-        score_S1 = self.head(hidden_TD[torch.from_numpy(rows).to(hidden_TD.device)])
+        hidden_SD = hidden_TD[torch.from_numpy(rows).to(hidden_TD.device)]
+        score_S1 = self.head(hidden_SD.to(self.head.weight.dtype))
         score_B2 = score_S1.double().view(-1, 2)
         margin_B = torch.from_numpy(batch.margin_B).to(score_B2.device)
         losses_B = bradley_terry(score_B2[:, 0], score_B2[:, 1], margin_B, self.settings)
