@@ -27,7 +27,13 @@ def _rows() -> list[TokenRow]:
 
 
 def _stored(teacher: Decoder, path: Path, k: int = VOCAB, **changes: Any) -> Stored:
-    values = {"k": k, "temperature": 1.5, "max_tokens": 30, "path": path, "key": f"t/{k}"}
+    values: dict[str, Any] = {
+        "k": k,
+        "temperature": 1.5,
+        "max_tokens": 30,
+        "path": path,
+        "key": f"t/{k}",
+    }
     return store(teacher, _rows(), **{**values, **changes})
 
 

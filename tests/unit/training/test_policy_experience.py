@@ -11,6 +11,7 @@ import torch
 
 from headrace.errors import DataError, ServiceError
 from headrace.training import loop
+from headrace.training.compute import wrap
 from headrace.training.objectives.grpo import GrpoTerms
 from headrace.training.objectives.policy import Clip
 from headrace.training.policy.batches import PolicyBatch, as_tensors, from_tensors, shares
@@ -18,6 +19,8 @@ from headrace.training.policy.experience import Experience, ThroughTime, Uses
 from headrace.training.policy.rewards import Reward
 from headrace.training.policy.rollouts import Asking, Completion, roll_out
 from headrace.training.policy.tasks import Grpo, Ppo, ValueHead, see
+from headrace.training.policy.twin import twin
+from headrace.training.recipe import Compute
 from headrace.training.step import accumulate
 from headrace.types import FinishReason
 from policy_fixtures import EOS, GROUP, collector, engine, questions
@@ -296,3 +299,33 @@ def test_roll_outs_that_are_none_are_refused(
 ) -> None:
     with pytest.raises(DataError, match="no roll-outs with group"):
         Asking(group=group, max_tokens=max_tokens, temperature=temperature)
+
+
+def test_a_twin_has_the_same_parameters_and_none_of_the_wrapping() -> None:
+    policy = tiny()
+    other = twin(policy)
+    wrap(policy, Compute(precision="bfloat16", checkpoint_activations=True))
+    for mine, theirs in zip(policy.parameters(), other.parameters(), strict=True):
+        assert mine is theirs
+    asking = Asking(group=2, max_tokens=6)
+    (batches,) = shares(
+        roll_out(engine(other), [(1, 2, 3)], asking, seed=0),
+        parts=1,
+        max_tokens=99,
+        max_completion_tokens=6,
+    )
+    logprob_R = see(other, batches[0], temperature=1.0).logprob_R.detach()
+    np.testing.assert_allclose(batches[0].sampled_R, logprob_R, atol=2e-5)
+    lower_R = see(policy, batches[0], temperature=1.0).logprob_R.detach()
+    assert lower_R.dtype == torch.float32
+    apart = float((lower_R - logprob_R).abs().max())
+    assert 0 < apart < 0.05  # bfloat16 is another rounding, and no more
+
+
+@pytest.mark.parametrize("sets", [{"precision": "bfloat16"}, {"checkpoint_activations": True}])
+def test_the_ratio_is_1_however_the_layers_are_wrapped(sets: dict[str, Any]) -> None:
+    policy = tiny()
+    sampler = engine(twin(policy))
+    wrap(policy, Compute(**sets))
+    found = collector(policy, sampler=sampler).collect(0)
+    assert accumulate(policy, Grpo(), found[0]).metrics["ratio_error"] == 0.0

@@ -204,3 +204,23 @@ def test_models_of_two_vocabularies_are_refused() -> None:
 def test_what_is_no_divergence_is_refused(beta: float, temperature: float) -> None:
     with pytest.raises(DataError, match="no divergence"):
         Divergence(beta=beta, temperature=temperature)
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.5, 1.0])
+def test_lower_precision_is_near(beta: float) -> None:
+    """Hidden states in bfloat16 over float32 heads: what training in lower precision gives."""
+    case, kind = _case(9), Divergence(beta=beta)
+    whole = divergence(case.student, case.teacher, case.weight_T, kind)
+    whole.backward()
+    hidden_TD = case.student.hidden_TD.detach().bfloat16().requires_grad_()
+    head_VD = case.student.head_VD.detach().float().requires_grad_()
+    teacher = Scored(case.teacher.hidden_TD.bfloat16(), case.teacher.head_VD.float())
+    low = divergence(Scored(hidden_TD, head_VD), teacher, case.weight_T.float(), kind)
+    low.backward()
+    assert low.dtype == torch.float32
+    torch.testing.assert_close(low.double(), whole, rtol=0.03, atol=0.03)
+    assert hidden_TD.grad is not None
+    assert head_VD.grad is not None
+    assert head_VD.grad.dtype == torch.float32
+    assert case.student.head_VD.grad is not None
+    torch.testing.assert_close(head_VD.grad.double(), case.student.head_VD.grad, rtol=0.1, atol=0.1)

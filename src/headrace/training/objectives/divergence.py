@@ -68,7 +68,9 @@ def divergence(student: Scored, teacher: Scored, weight_T: Tensor, kind: Diverge
             f"the student knows {own} tokens and the teacher {others}; only models of one "
             "vocabulary can be compared token by token - distil from the teacher's answers instead"
         )
-    return _Fused.apply(*student, *teacher, weight_T, kind, torch.is_grad_enabled())
+    return _Fused.apply(
+        *_one_type(student), *_one_type(teacher), weight_T, kind, torch.is_grad_enabled()
+    )
 
 
 def divergence_from_best(
@@ -79,12 +81,13 @@ def divergence_from_best(
     Both distributions are looked at as K + 1 outcomes, the last being any other token: a lower
     bound of the full divergence, equal to it where K = V.
     """
-    return _Fused.apply(*student, *teacher, weight_T, kind, torch.is_grad_enabled())
+    return _Fused.apply(*_one_type(student), *teacher, weight_T, kind, torch.is_grad_enabled())
 
 
 @torch.no_grad()
 def best_tokens(teacher: Scored, k: int, *, temperature: float = 1.0) -> BestTokens:
     """What to store of a teacher so that it need not be run again."""
+    teacher = _one_type(teacher)
     rows, vocab = teacher.hidden_TD.shape[0], teacher.head_VD.shape[0]
     width = min(k, vocab)
     wide = logprobs.wide(teacher.hidden_TD.dtype)
@@ -96,6 +99,11 @@ def best_tokens(teacher: Scored, k: int, *, temperature: float = 1.0) -> BestTok
         best = torch.log_softmax(scores_CV, dim=-1).topk(width, dim=-1)
         logprob_TK[chunk], ids_TK[chunk] = best.values, best.indices
     return BestTokens(ids_TK, logprob_TK)
+
+
+def _one_type(scored: Scored) -> Scored:
+    """The head in the type of the hidden states, in which the products run."""
+    return Scored(scored.hidden_TD, scored.head_VD.to(scored.hidden_TD.dtype))
 
 
 class _Slope(NamedTuple):

@@ -22,15 +22,17 @@ from headrace.errors import CheckpointError, DataError
 from headrace.model import checkpoint
 from headrace.model.decoder import Decoder
 from headrace.tokens import Tokenizer
-from headrace.training import evaluate, loop, recipe, state
+from headrace.training import compute, evaluate, loop, recipe, state
 from headrace.training.distill.stored import DistillStored, store
 from headrace.training.distill.tasks import Distill as DistillTask
 from headrace.training.log import Logs
 from headrace.training.objectives.divergence import Divergence
+from headrace.training.parallel import ALONE
 from headrace.training.policy.rollouts import Asking, Completion, Sampler, roll_out
+from headrace.training.policy.twin import twin
 from headrace.training.recipe import Compute, Resume, Rows, Updates
 from headrace.training.recipes import base
-from headrace.training.recipes.policy import Open
+from headrace.training.recipes.policy import Open, alone
 from headrace.training.supervise import Supervisor
 from headrace.training.watch import Event, Prepared, Watch, observed
 
@@ -88,11 +90,13 @@ def train(
         DataError: A conversation that cannot be trained on, or none that fits a row.
     """
     _check(plan)
-    base.set_up(plan.compute)
+    alone("distill")
+    device = compute.place(plan.compute, ALONE)
     resuming = state.admit(out / "checkpoints", resume)
     logs = Logs(out, tensorboard=tensorboard)
     out.mkdir(parents=True, exist_ok=True)
     start = base.read(model)
+    start.decoder.to(device)
     strong = _teacher(teacher, start, plan.teacher_dtype)
     chats = _chats(plan, start, data)
     yield Prepared(
@@ -106,10 +110,11 @@ def train(
     )
     mixture = Mixture(rows=chats.rows, per_step=plan.rows.per_step, seed=plan.seed)
     sampler = (
-        open_sampler(start.decoder, start.loaded.eos_ids, EngineSettings(kernels="torch"))
+        open_sampler(twin(start.decoder), start.loaded.eos_ids, EngineSettings(kernels="torch"))
         if plan.on_policy
         else None
     )
+    compute.wrap(start.decoder, plan.compute)
     kind = Divergence(beta=plan.beta, temperature=plan.temperature)
     rows_hash = recipe.rows_hash(chats.rows)
     fingerprint = recipe.fingerprint(
@@ -247,7 +252,7 @@ def _chats(plan: Distill, start: base.Base, data: Path) -> _Chats:
 
 
 def _teacher(path: Path, start: base.Base, dtype: str) -> checkpoint.Checkpoint:
-    loaded = checkpoint.load(path, dtype=dtype)
+    loaded = checkpoint.load(path, dtype=dtype, device=start.decoder.norm.weight.device)
     own, theirs = start.decoder.config.vocab_size, loaded.config.vocab_size
     if own != theirs or Tokenizer.load(path).fingerprint != start.tokenizer.fingerprint:
         raise CheckpointError(

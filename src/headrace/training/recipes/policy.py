@@ -4,7 +4,6 @@ Both sample by an engine over the very parameters that are trained (`Open` makes
 knows how), judge by rewards that code can vouch for, and differ in what makes rewards advantages.
 """
 
-import copy
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -13,17 +12,19 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import torch
 
 from headrace.config import EngineSettings
 from headrace.data import records, sources
-from headrace.errors import DataError
+from headrace.errors import ConfigError, DataError
 from headrace.model.decoder import Decoder
 from headrace.tokens import Tokenizer, render
-from headrace.training import loop, recipe, state
+from headrace.training import compute, loop, recipe, state
 from headrace.training.log import Logs
 from headrace.training.objectives.grpo import Average, GrpoTerms
 from headrace.training.objectives.policy import Clip
 from headrace.training.objectives.ppo import PpoTerms
+from headrace.training.parallel import ALONE
 from headrace.training.policy.estimates import Scale
 from headrace.training.policy.experience import (
     Advantage,
@@ -39,6 +40,7 @@ from headrace.training.policy.rollouts import Asking, Completion, Sampler, roll_
 from headrace.training.policy.tasks import Grpo as GrpoTask
 from headrace.training.policy.tasks import Ppo as PpoTask
 from headrace.training.policy.tasks import ValueHead
+from headrace.training.policy.twin import frozen, twin
 from headrace.training.recipe import Compute, Resume, Updates
 from headrace.training.recipes import base
 from headrace.training.watch import Event, Prepared, Watch, observed
@@ -180,11 +182,14 @@ def train(
     if not rewards:
         raise DataError("no reward is given, so nothing can be learned; name at least one")
     judges = [reward(spec) for spec in rewards]
-    base.set_up(plan.compute)
+    name = "grpo" if isinstance(plan, Grpo) else "ppo"
+    alone(name)
+    device = compute.place(plan.compute, ALONE)
     resuming = state.admit(out / "checkpoints", resume)
     logs = Logs(out, tensorboard=tensorboard)
     out.mkdir(parents=True, exist_ok=True)
     start = base.read(model)
+    start.decoder.to(device)
     asked = questions(prompts, start, plan.rollouts, one_in=plan.held_out_one_in)
     yield Prepared(
         parameters=sum(param.numel() for param in start.decoder.parameters()),
@@ -195,9 +200,13 @@ def train(
             "too long and left out": asked.too_long,
         },
     )
-    name = "grpo" if isinstance(plan, Grpo) else "ppo"
     method = _method(plan, start.decoder)
-    sampler = open_sampler(start.decoder, start.loaded.eos_ids, plan.rollouts.engine)
+    sampler = open_sampler(twin(start.decoder), start.loaded.eos_ids, plan.rollouts.engine)
+    # As it is before a checkpoint is loaded: the model that the run began with.
+    reference = frozen(start.decoder) if plan.kl else None
+    for model_ in (start.decoder, reference):
+        if model_ is not None:
+            compute.wrap(model_, plan.compute)
     collector = Collector(
         decoder=start.decoder,
         sampler=sampler,
@@ -207,8 +216,7 @@ def train(
         asking=plan.rollouts.asking,
         uses=plan.rollouts.uses,
         advantage=method.advantage,
-        # As it is before a checkpoint is loaded: the model that the run began with.
-        reference=_frozen_copy(start.decoder) if plan.kl else None,
+        reference=reference,
         seed=plan.seed,
     )
     experience = Experience(collector.collect, plan.rollouts.uses)
@@ -246,6 +254,19 @@ def train(
         yield from observed(reports, watch, logs)
     logs.close()
     yield base.publish(start, start.decoder, out)
+
+
+def alone(method: str) -> None:
+    """Refuse to be one of many processes.
+
+    Raises:
+        ConfigError: torchrun started this one.
+    """
+    if torch.distributed.is_torchelastic_launched():
+        raise ConfigError(
+            f"{method} samples by an engine in its own process, over whole parameters, and runs in "
+            "one; start it without torchrun"
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -321,10 +342,6 @@ def speller(tokenizer: Tokenizer) -> Callable[[Sequence[int]], str]:
     """Ids -> the text of an answer; ids beyond the tokenizer's own, which pad a model's vocabulary,
     spell nothing."""
     return lambda ids: tokenizer.decode([token for token in ids if token < tokenizer.vocab_size])
-
-
-def _frozen_copy(decoder: Decoder) -> Decoder:
-    return copy.deepcopy(decoder).requires_grad_(False)
 
 
 def _questions_hash(asked: Sequence[Question]) -> str:
