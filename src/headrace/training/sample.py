@@ -17,11 +17,11 @@ def greedy(
     The whole sequence runs again for each token: no cache to get wrong, and a few dozen tokens of a
     small model are all that is asked for here.
     """
-    ids = list(prompt)
+    ids, device = list(prompt), decoder.norm.weight.device
     for _ in range(max_tokens):
         hidden_TD = decoder.hidden(
-            torch.tensor(ids),
-            torch.arange(len(ids)),
+            torch.tensor(ids, device=device),
+            torch.arange(len(ids), device=device),
             Packed(torch.zeros(len(ids), dtype=torch.long)),
         )
         ids.append(int(decoder.logits(hidden_TD[-1:]).argmax()))

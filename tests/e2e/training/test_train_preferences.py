@@ -99,6 +99,8 @@ def _steps(out: Path) -> list[dict[str, Any]]:
         ("orpo", ()),
         ("kto", ("updates.lr=3e-3",)),
         ("reward", ("loss.center_weight=0.01",)),
+        ("reward", ("compute.precision=bfloat16",)),
+        ("kto", ("updates.lr=3e-3", "compute.precision=bfloat16")),
     ],
 )
 def test_a_preference_is_learnt(

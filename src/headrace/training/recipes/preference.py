@@ -15,12 +15,13 @@ import torch
 
 from headrace.model.decoder import Decoder
 from headrace.model.reward import RewardModel, with_padding
-from headrace.training import loop, recipe, state
+from headrace.training import compute, loop, recipe, state
 from headrace.training.log import Logs
 from headrace.training.objectives.dpo import DpoSettings
 from headrace.training.objectives.kto import KtoSettings
 from headrace.training.objectives.orpo import OrpoSettings
 from headrace.training.objectives.reward import RewardSettings
+from headrace.training.parallel import ALONE
 from headrace.training.recipe import Compute, Resume, Rows, Updates
 from headrace.training.recipes import base
 from headrace.training.recipes.preference_methods import Method, Setting, prepare
@@ -92,11 +93,14 @@ def train(
         Interrupted: SIGTERM or Ctrl-C; `resume` goes on from the checkpoint that was written.
         DataError: A record that cannot be trained on, or none that can.
     """
-    base.set_up(plan.compute)
+    device = compute.place(plan.compute, ALONE)
     resuming = state.admit(out / "checkpoints", resume)
     logs = Logs(out, tensorboard=tensorboard)
     out.mkdir(parents=True, exist_ok=True)
     start = base.read(model)
+    start.decoder.to(device)
+    # Before the reference is asked, so that it is rounded as the policy is.
+    compute.wrap(start.decoder, plan.compute)
     method = prepare(
         plan.loss,
         Setting(
@@ -106,6 +110,7 @@ def train(
             rows=plan.rows,
             seed=plan.seed,
             held_out_one_in=plan.held_out_one_in,
+            precision=plan.compute.precision,
         ),
     )
     updates = base.with_steps(

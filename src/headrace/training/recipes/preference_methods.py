@@ -58,6 +58,8 @@ class Setting:
     rows: Rows
     seed: int
     held_out_one_in: int
+    precision: str
+    """Of the reference's arithmetic: another one says other log-probabilities."""
 
     @property
     def longest(self) -> int:
@@ -77,7 +79,7 @@ class Setting:
             rows,
             max_tokens=self.rows.batch_tokens,
             cache=self.out / f"{name}.safetensors",
-            fingerprint=self.base.loaded.fingerprint,
+            fingerprint=f"{self.base.loaded.fingerprint}/{self.precision}",
         )
 
 
