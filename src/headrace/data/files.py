@@ -145,7 +145,11 @@ def _record(fields: dict[str, Any], number: int, text_field: str) -> Record | Sk
     text = fields.get(text_field)
     if not isinstance(text, str):
         names = ", ".join(list(fields)[:8]) or "none"
-        detail = f"`{text_field}` is not there or no string; the fields are {names}"
+        detail = (
+            f"`{text_field}` is a {type(text).__name__}, not a string"
+            if text_field in fields
+            else f"`{text_field}` is not there; the fields are {names}"
+        )
         return Skipped(number=number, reason="no_text", detail=detail)
     if not _encodable(text):
         detail = f"`{text_field}` has half a surrogate pair"
