@@ -12,15 +12,19 @@ found with probability below (documents' words x index entries) / 2^64.
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
+from headrace.data import files, records
 from headrace.data.words import Hashes, ngram_hashes, words
 from headrace.errors import DataError
 
 MIN_WORDS = 8
+JSON = (".json",)
+"""Evaluation sets also come as one JSON document."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -107,14 +111,32 @@ def strings(value: object) -> Iterator[str]:
             pass
 
 
-def record_strings(line: bytes, *, place: str) -> Iterator[str]:
-    """The strings of one line of JSON.
+def evaluation_texts(path: Path) -> Iterator[str]:
+    """The texts of an evaluation set: every string of its records, whatever the fields are called.
 
     Raises:
-        DataError: It is not JSON.
+        DataError: A file or a record that cannot be read: what is not indexed would not be found.
     """
+    for file in files.files_in(path, also=JSON):
+        name = file.name.removesuffix(".gz")
+        if name.endswith(JSON):
+            yield from _parsed(b"".join(line for _, line in records.lines(file)), str(file))
+        elif name.endswith((".jsonl", ".ndjson")):
+            for number, line in records.lines(file):
+                yield from _parsed(line, f"{file}:{number}")
+        elif name.endswith(".parquet"):
+            for row in files.parquet_rows(file):
+                yield from strings(row)
+        else:
+            for record in files.read(file):
+                if isinstance(record, files.Skipped):
+                    raise DataError(f"{file}: {record.reason}: {record.detail}")
+                yield record.text
+
+
+def _parsed(data: bytes, place: str) -> Iterator[str]:
     try:
-        value = json.loads(line)
+        value = json.loads(data.decode())
     except ValueError as error:
         raise DataError(f"{place} is not JSON: {error}") from error
     yield from strings(value)

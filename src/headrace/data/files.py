@@ -67,15 +67,19 @@ class Stripe:
 ALL = Stripe()
 
 
-def files_in(path: Path) -> list[Path]:
+def files_in(path: Path, *, also: tuple[str, ...] = ()) -> list[Path]:
     """The file itself, or the readable files of a directory and those below, by relative path.
+
+    Args:
+        path: The file or directory.
+        also: Further suffixes to take.
 
     Raises:
         DataError: Nothing there that can be read.
     """
-    kinds = ", ".join((*_TEXT, *_LINES, *_PARQUET))
+    kinds = ", ".join((*_TEXT, *_LINES, *also, *_PARQUET))
     if path.is_file():
-        if not _suffix(path):
+        if not _suffix(path, also):
             raise DataError(f"{path} is none of {kinds} (texts and lines also as .gz)")
         return [path]
     if not path.is_dir():
@@ -84,7 +88,7 @@ def files_in(path: Path) -> list[Path]:
         file
         for file in path.rglob("*")
         if file.is_file()
-        and _suffix(file)
+        and _suffix(file, also)
         and not any(part.startswith(".") for part in file.relative_to(path).parts)
     ]
     if not found:
@@ -107,9 +111,19 @@ def read(
     return _lines(path, text_field, stripe) if kind in _LINES else _pieces(path, stripe)
 
 
-def _suffix(path: Path) -> str:
+def parquet_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """Whole rows.
+
+    Raises:
+        DataError: As `read`.
+        MissingExtra: pyarrow is not installed.
+    """
+    return (fields for _, fields in _parquet(path, None, ALL))
+
+
+def _suffix(path: Path, also: tuple[str, ...] = ()) -> str:
     name = path.name.removesuffix(".gz")
-    known = (*_TEXT, *_LINES) if path.suffix == ".gz" else (*_TEXT, *_LINES, *_PARQUET)
+    known = (*_TEXT, *_LINES, *also, *(() if path.suffix == ".gz" else _PARQUET))
     return next((suffix for suffix in known if name.endswith(suffix)), "")
 
 
@@ -203,6 +217,14 @@ def _cut(content: str) -> Iterator[tuple[int, str]]:
 
 
 def _rows(path: Path, text_field: str, stripe: Stripe) -> Iterator[Record | Skipped]:
+    for number, fields in _parquet(path, text_field, stripe):
+        yield _record(fields, number, text_field)
+
+
+def _parquet(
+    path: Path, text_field: str | None, stripe: Stripe
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Numbered rows; with a text field only that and what a record may say besides."""
     try:
         import pyarrow as arrow
         from pyarrow import parquet
@@ -214,19 +236,14 @@ def _rows(path: Path, text_field: str, stripe: Stripe) -> Iterator[Record | Skip
     try:
         with parquet.ParquetFile(path) as file:
             names = list(file.schema_arrow.names)
-            if text_field not in names:
-                raise DataError(
-                    f"{path} has no column `{text_field}`; there are {', '.join(names)}"
-                )
-            wanted = ("path", "licence", "license", "url", "origin")
-            columns = [text_field, *(name for name in wanted if name in names)]
+            if text_field is not None and text_field not in names:
+                raise DataError(f"{path} has no column `{text_field}`; it has {', '.join(names)}")
+            wanted = (text_field, "path", "licence", "license", "url", "origin")
+            columns = [name for name in names if text_field is None or name in wanted]
             for batch in file.iter_batches(batch_size=STRIPE_RECORDS, columns=columns):
-                for place in range(batch.num_rows):
+                for fields in batch.to_pylist():
                     number += 1
                     if stripe.has(number):
-                        fields = {name: batch[name][place].as_py() for name in columns}
-                        yield _record(fields, number, text_field)
-    except (OSError, arrow.ArrowException) as error:
+                        yield number, fields
+    except (OSError, arrow.ArrowException, UnicodeDecodeError) as error:
         raise DataError(f"cannot read {path} after row {number}: {error}") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: row {number} of `{text_field}` is not UTF-8: {error}") from error
