@@ -286,6 +286,8 @@ def _services(
     return Services(
         models={name: Served(card=chat.card, chat=chat, completions=chat, codec=chat)},
         keys=None if control is None else control.keys,
+        ledger=None if control is None else control.ledger,
+        prices=None if control is None else control.prices,
         health=health,
         engine_stats=engine_stats,
         sinks=(RequestLog(),),

@@ -56,6 +56,13 @@ VERBS = (
     ),
     Verb(name="keys", target="headrace.cli.keys:keys", help="make, rotate, revoke API keys"),
     Verb(name="teams", target="headrace.cli.teams:teams", help="organizations, teams and users"),
+    Verb(
+        name="budgets",
+        target="headrace.cli.budgets:budgets",
+        help="limits of money, requests and tokens",
+    ),
+    Verb(name="spend", target="headrace.cli.spend:spend", help="what was spent, and prices"),
+    Verb(name="ledger", target="headrace.cli.ledger:ledger", help="check the books"),
     Verb(name="bench", target="headrace.cli.bench:bench", help="measure latency and throughput"),
     Verb(name="doctor", target="headrace.cli.doctor:doctor", help="which kernels run, how fast"),
 )

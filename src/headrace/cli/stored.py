@@ -50,3 +50,10 @@ def instant(text: str, *, now_s: int) -> int:
 def when(at_s: int) -> str:
     """A Unix time for people, in UTC."""
     return datetime.datetime.fromtimestamp(at_s, datetime.UTC).strftime("%Y-%m-%d %H:%M")
+
+
+def dollars(nanousd: int) -> str:
+    """Money for people, exactly."""
+    whole, rest = divmod(nanousd, 10**9)
+    fraction = f"{rest:09d}".rstrip("0")
+    return f"${whole}.{fraction:0<2}"

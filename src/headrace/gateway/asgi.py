@@ -67,7 +67,7 @@ async def _answer(services: Services, exchange: Exchange) -> None:
             services.metrics.arrived(name)
         caller = await _identify(services, exchange, name)
         accounted = flight or Flight(id=exchange.request_id, route=name, metrics=services.metrics)
-        accounted.key_id = caller.key_id
+        accounted.caller = caller
         await route(services, exchange, accounted, caller)
     except ClientLeft:
         if flight is not None:

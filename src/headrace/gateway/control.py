@@ -3,18 +3,26 @@
 import asyncio
 import contextlib
 import json
+import logging
+import secrets
 import time
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from headrace.errors import ConfigError
+from headrace.errors import ConfigError, StoreUnavailable
 from headrace.gateway.http import stop
 from headrace.gateway.keys import Keys, StoreKeys
+from headrace.gateway.ledger import Ledger
+from headrace.gateway.prices import PriceBook
 from headrace.store.changes import Changes
 from headrace.store.database import Database
 from headrace.store.identity import first_start
+from headrace.store.journal import Journal
+from headrace.store.recover import recover
+
+_LOG = logging.getLogger("headrace.gateway")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,6 +32,8 @@ class Control:
     database: Database
     keys: Keys | None
     """None = no key is asked for."""
+    ledger: Ledger
+    prices: PriceBook
     new_key: str | None
     """The admin key of a first start, to be shown once."""
 
@@ -41,9 +51,18 @@ async def open_control(url: str, state_dir: Path, *, auth: bool) -> AsyncGenerat
         ConfigError, StoreUnavailable: As `Database.open`.
     """
     database = await Database.open(url)
-    watch: asyncio.Task[None] | None = None
+    ledger: Ledger | None = None
+    tasks: list[asyncio.Task[None]] = []
     try:
         changes = Changes(database)
+        journals = state_dir / "journals"
+        for remains in await recover(database, journals):
+            _LOG.warning(
+                "booked what worker %s left when it died: %d ended requests, %d running",
+                remains.worker,
+                len(remains.ended),
+                len(remains.running),
+            )
         new_key: str | None = None
         if auth:
             old = _old_digests(state_dir / "keys.json")
@@ -52,11 +71,22 @@ async def open_control(url: str, state_dir: Path, *, auth: bool) -> AsyncGenerat
             )
             new_key = None if made is None else made.token
         keys = StoreKeys(database, changes) if auth else None
-        watch = asyncio.create_task(changes.run())
-        yield Control(database=database, keys=keys, new_key=new_key)
+        ledger = Ledger(database, changes, Journal(journals, secrets.token_hex(8)))
+        tasks += [asyncio.create_task(work) for work in (changes.run(), ledger.run())]
+        yield Control(
+            database=database,
+            keys=keys,
+            ledger=ledger,
+            prices=PriceBook(database, changes),
+            new_key=new_key,
+        )
     finally:
-        if watch is not None:
-            await stop(watch)
+        await stop(*tasks)
+        if ledger is not None:
+            try:
+                await ledger.close()
+            except StoreUnavailable as error:
+                _LOG.warning("the next start books what is in the journal: %s", error.message)
         await database.close()
 
 

@@ -5,7 +5,7 @@ said one. Of a request that was cut short it is what had been delivered by then.
 """
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 
 from headrace.errors import HeadraceError
@@ -13,6 +13,7 @@ from headrace.gateway.http import closing
 from headrace.observe.metrics import Metrics
 from headrace.observe.usage import UsageRecord, UsageSink
 from headrace.types import (
+    Caller,
     Event,
     Finished,
     FinishReason,
@@ -44,10 +45,13 @@ class Flight:
     route: str
     metrics: Metrics
     sinks: tuple[UsageSink, ...] = ()
-    key_id: str = ""
+    caller: Caller | None = None
+    """None = not known yet."""
     model: str = ""
     end_user: str = ""
     streamed: bool = False
+    settle: Callable[[Usage, str], None] | None = None
+    """What to do with the usage in the end: set where money or rates were held for it."""
     finish: str = ""
     status: int = 0
     _began: float = field(default_factory=time.monotonic)
@@ -86,7 +90,7 @@ class Flight:
             route=self.route,
             status=self.status or 500,
             finish=self.finish or "none",
-            key_id=self.key_id,
+            key_id="" if self.caller is None else self.caller.key_id,
             model=self.model,
             end_user=self.end_user,
             streamed=self.streamed,
@@ -96,6 +100,8 @@ class Flight:
             admission_s=self._admitted,
             first_token_s=self._first,
         )
+        if self.settle is not None:
+            self.settle(record.usage, record.finish)
         for sink in (self.metrics, *self.sinks):
             sink.record(record)
         return record

@@ -49,6 +49,8 @@ class Exchange:
         self.request_id = request_id
         self.method: str = scope["method"]
         self.path: str = scope["path"]
+        self.headers: list[Header] = []
+        """Sent with whatever answer there is."""
         self.status = 0
         """Of the answer, once it was started."""
 
@@ -152,7 +154,11 @@ class Exchange:
             # Or the server would go on reading what nobody wants, to keep the connection.
             own.append((b"connection", b"close"))
         await self._send(
-            {"type": "http.response.start", "status": status, "headers": [*headers, *own]}
+            {
+                "type": "http.response.start",
+                "status": status,
+                "headers": [*headers, *self.headers, *own],
+            }
         )
 
     def _much_unread(self) -> bool:

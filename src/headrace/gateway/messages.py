@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 
 from headrace.errors import UnsupportedParameter
+from headrace.gateway.admission import admit_chat
 from headrace.gateway.calls import find, name_flight, read_body
 from headrace.gateway.flight import Flight
 from headrace.gateway.http import Exchange, closing, unless_left
@@ -24,6 +25,7 @@ async def messages(services: Services, exchange: Exchange, flight: Flight, calle
     served = find(services, call.request.model, caller)
     name_flight(flight, served, streamed=call.stream, end_user=call.end_user)
     request = replace(call.request, caller=caller, trace=exchange.request_id)
+    request = await admit_chat(services, exchange, flight, served, request)
     message_id, model = f"msg_{exchange.request_id}", served.card.name
     events = flight.watch(0, served.chat.stream(request))
     async with exchange.watched() as left:

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 import msgspec
 
 from headrace.errors import NotReady, PermissionDenied
+from headrace.gateway.admission import admit_chat, admit_completions
 from headrace.gateway.calls import (
     find,
     may_use,
@@ -44,6 +45,7 @@ async def chat(services: Services, exchange: Exchange, flight: Flight, caller: C
     served = find(services, call.request.model, caller)
     name_flight(flight, served, streamed=call.stream, end_user=call.end_user)
     request = replace(call.request, caller=caller, trace=exchange.request_id)
+    request = await admit_chat(services, exchange, flight, served, request)
     info = AnswerInfo(
         id=f"chatcmpl-{exchange.request_id}",
         model=served.card.name,
@@ -98,6 +100,7 @@ async def completions(
         )
         for at, item in enumerate(call.requests)
     ]
+    requests = await admit_completions(services, exchange, flight, served, requests)
     unscored: list[str | None] = [None] * len(requests)
     if first.echo and info.logprobs:
         codec = need_codec(served)

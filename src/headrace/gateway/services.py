@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from headrace.gateway.codec import TextCodec
 from headrace.gateway.http import ASGIApp
 from headrace.gateway.keys import Keys
+from headrace.gateway.ledger import Ledger
+from headrace.gateway.prices import PriceBook
 from headrace.observe.metrics import EngineStats, Metrics
 from headrace.observe.usage import UsageSink
 from headrace.types import Backend, CompletionBackend, ModelCard, TokenCounter
@@ -65,6 +67,10 @@ class Services:
     models: Mapping[str, Served]
     keys: Keys | None = None
     """None = no key is asked for; only where the service listens on loopback."""
+    ledger: Ledger | None = None
+    """None = nothing is limited or booked."""
+    prices: PriceBook | None = None
+    """Where there is a ledger."""
     health: Callable[[], Health] = always_ready
     metrics: Metrics = field(default_factory=Metrics)
     engine_stats: Callable[[], Awaitable[EngineStats | None]] = no_engine

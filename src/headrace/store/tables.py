@@ -157,6 +157,7 @@ transactions = Table(
     _text("finish"),
     _number("prompt_tokens"),
     _number("cached_tokens"),
+    _number("cache_write_tokens"),
     _number("completion_tokens"),
     _number("reasoning_tokens"),
     _number("cost_nanousd"),

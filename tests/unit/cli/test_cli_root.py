@@ -69,6 +69,9 @@ def test_verbs_are_frozen() -> None:
         "tokens",
         "keys",
         "teams",
+        "budgets",
+        "spend",
+        "ledger",
         "bench",
         "doctor",
     ]

@@ -1,0 +1,131 @@
+"""`headrace spend show|price|prices`: what was spent, and what tokens cost."""
+
+import csv
+import datetime
+import sys
+import time
+from decimal import Decimal, InvalidOperation
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from headrace.cli.report import console, emit_json
+from headrace.cli.stored import dollars, instant, run, when
+from headrace.errors import UserError
+from headrace.gateway.prices import Override, nanousd, overrides, remove_overrides, set_override
+from headrace.store.spend import Line
+from headrace.store.spend import spend as lines_of
+
+spend = typer.Typer(no_args_is_help=True, help="What was spent, and what tokens cost.")
+
+
+@spend.callback()
+def group() -> None:
+    """What was spent, and what tokens cost."""
+
+
+@spend.command()
+def show(
+    ctx: typer.Context,
+    by: Annotated[
+        str, typer.Option(help="Comma-separated: org, team, user, key, feature, model, day, ...")
+    ] = "team,model",
+    since: Annotated[str | None, typer.Option(help="A date, or 30d for the last 30 days.")] = None,
+    until: Annotated[str | None, typer.Option(help="A date.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON instead of text.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="CSV instead of text.")] = False,
+) -> None:
+    """Requests, tokens and money."""
+    now_s = int(time.time())
+    names = by.split(",")
+    since_s = 0
+    if since is not None:
+        at = instant(since, now_s=now_s)
+        since_s = at if at <= now_s else 2 * now_s - at  # "30d" is meant backwards here
+    until_s = 1 << 52 if until is None else instant(until, now_s=now_s)
+    found = run(ctx, lambda c: lines_of(c, by=names, since_s=since_s, until_s=until_s))
+    rows = [_row(names, line) for line in found]
+    if as_json:
+        emit_json(rows)
+        return
+    columns = [*names, *Line._fields[1:]]
+    if as_csv:
+        writer = csv.DictWriter(sys.stdout, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        return
+    table = Table(*names, "requests", "prompt", "cached", "completion", "cost")
+    for row in rows:
+        *counts, cost = (row[name] for name in Line._fields[1:])
+        shown = [str(row[name]) for name in names] + [str(count) for count in counts]
+        table.add_row(*shown, dollars(int(cost)))
+    console().print(table)
+
+
+@spend.command()
+def price(
+    ctx: typer.Context,
+    model: Annotated[str, typer.Argument(help="The name clients use.")],
+    input: Annotated[str, typer.Option(help="Dollars a million prompt tokens.")],
+    output: Annotated[str, typer.Option(help="Dollars a million tokens of answer.")],
+    cached: Annotated[
+        str | None, typer.Option(help="Dollars a million cached prompt tokens; else as input.")
+    ] = None,
+    start: Annotated[str | None, typer.Option("--from", help="From when on; else now.")] = None,
+) -> None:
+    """Set what a model's tokens cost from a moment on."""
+    now_s = int(time.time())
+    made = Override(
+        model,
+        now_s if start is None else instant(start, now_s=now_s),
+        _rate(input),
+        _rate(input if cached is None else cached),
+        _rate(output),
+    )
+    run(ctx, lambda connection: set_override(connection, made))
+    typer.echo(f"{model} from {when(made.effective_s)}: {input} in, {output} out a million tokens")
+
+
+@spend.command()
+def prices(
+    ctx: typer.Context,
+    remove: Annotated[str | None, typer.Option(help="Remove this model's overrides first.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON instead of text.")] = False,
+) -> None:
+    """List the prices that were set."""
+    if remove is not None:
+        model = remove
+        run(ctx, lambda connection: remove_overrides(connection, model))
+    found = run(ctx, overrides)
+    if as_json:
+        emit_json([item._asdict() for item in found])
+        return
+    table = Table("model", "from", "input", "cached", "output", title="a million tokens")
+    for item in found:
+        rates = (item.input_nanousd, item.cached_nanousd, item.output_nanousd)
+        table.add_row(item.model, when(item.effective_s), *map(dollars, rates))
+    console().print(table)
+
+
+def _row(names: list[str], line: Line) -> dict[str, str | int]:
+    row: dict[str, str | int] = {}
+    for name, value in zip(names, line.group, strict=True):
+        row[name] = _day(value) if name == "day" else value
+    for name, count in zip(Line._fields[1:], line[1:], strict=True):
+        row[name] = int(str(count))
+    return row
+
+
+def _day(number: str) -> str:
+    return (datetime.date(1970, 1, 1) + datetime.timedelta(days=int(number))).isoformat()
+
+
+def _rate(text: str) -> int:
+    try:
+        value = Decimal(text)
+    except InvalidOperation:
+        raise UserError(f"{text!r} is not a number of dollars") from None
+    if not value.is_finite() or value < 0:
+        raise UserError(f"{text!r} is not a price")
+    return nanousd(value)

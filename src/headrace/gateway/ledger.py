@@ -1,0 +1,477 @@
+"""Hold before the call, settle after it: budgets and rates that no interleaving oversteps.
+
+`hold` takes the worst that a request may use out of this worker's slices of every limit on its
+caller; where a slice is too small, one database transaction lends more of all, or refuses.
+On a warm slice nothing is awaited, no database touched. `settle` gives back what was not used.
+Both are lines in the worker's journal first; `flush` books them in the database a few times a
+second. Invariants: slice = free + held + unbooked; what is held was lent; a hold is settled once;
+while the database has not confirmed this worker for a lease's time, nothing is held.
+"""
+
+import asyncio
+import logging
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import NamedTuple
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from headrace.errors import BudgetExceeded, LimitExceeded, RateLimitExceeded, StoreUnavailable
+from headrace.gateway.price import FREE, Price
+from headrace.store import ledger as books
+from headrace.store.changes import Changes
+from headrace.store.database import Database
+from headrace.store.entries import HELD, SETTLED, Charge, Entry
+from headrace.store.journal import Journal
+from headrace.store.leases import Ask, Grant, Refusal, take, touch
+from headrace.store.limits import Limit, Unit, for_caller
+from headrace.store.windows import FOREVER_S, window_at
+from headrace.types import Caller, Usage
+
+LEASE_S = 30
+"""Without a word of a worker for so long, its slices are lost."""
+GRACE_S = 600
+"""And after this, what it was running is settled at all that was held."""
+FLUSH_S = 0.05
+IDLE_S = 1.0
+"""A slice that nobody took from for so long is returned."""
+_SWEEP_S = 5.0
+_TRIES = 8
+_LOG = logging.getLogger("headrace.gateway")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Need:
+    """The worst that a request may use."""
+
+    id: str
+    caller: Caller
+    model: str
+    route: str
+    input_tokens: int
+    """The prompt, exactly; of several prompts together."""
+    output_tokens: int
+    """All choices together."""
+    least_output: int = 1
+    """With less there is no answer worth having: one token a choice."""
+    price: Price = FREE
+
+
+@dataclass(slots=True, eq=False)
+class _Slice:
+    limit: Limit
+    starts_s: int
+    ends_s: int
+    counts_from_s: int
+    window_id: int = 0
+    free: int = 0
+    held: int = 0
+    unbooked: int = 0
+    used_s: float = 0.0
+
+
+@dataclass(slots=True, eq=False)
+class Hold:
+    """A reservation; given to `settle` exactly once."""
+
+    entry: Entry
+    output_tokens: int
+    """What the answer may have: as asked, or what is left to pay for."""
+    clamped: bool
+    price: Price
+    taken: list[tuple[_Slice, int]] = field(default_factory=list[tuple[_Slice, int]])
+    began: float = 0.0
+    settled: bool = False
+
+
+class _Batch(NamedTuple):
+    ended: list[Entry]
+    noted: list[str]
+    running: list[Hold]
+    unbooked: list[tuple[_Slice, int]]
+    targets: dict[int, int]
+
+
+class Ledger:
+    """One worker's; `run` it as a task, `close` it after the last settlement."""
+
+    def __init__(
+        self,
+        database: Database,
+        changes: Changes,
+        journal: Journal,
+        *,
+        lease_s: int = LEASE_S,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._database = database
+        self._journal = journal
+        self._lease_s = lease_s
+        self._clock = clock
+        self._worker = journal.worker
+        self._confirmed = -math.inf
+        self._limits: dict[tuple[str, str], tuple[Limit, ...]] = {}
+        self._generation = 0
+        self._slices: dict[int, _Slice] = {}
+        self._old: list[_Slice] = []
+        self._ended: list[Entry] = []
+        self._running: dict[str, Hold] = {}
+        self._unnoted: dict[str, Hold] = {}
+        """Running, and not known to the database."""
+        self._noted: set[str] = set()
+        """Running or just ended, and perhaps known to it."""
+        self._database_turn = asyncio.Lock()
+        changes.on_change(self._forget)
+
+    async def hold(self, need: Need) -> Hold:
+        """Reserve the worst of a request, or a shorter answer where the whole cannot be paid.
+
+        Raises:
+            BudgetExceeded, RateLimitExceeded: Not even the least fits; says which limit, what is
+                left and when there is more.
+            StoreUnavailable: More is needed than this worker has, and the database does not answer.
+        """
+        limits = await self._limits_of(need.caller)
+        self._check_confirmed(limits)
+        for _ in range(_TRIES):
+            slices = [self._slice(limit) for limit in limits]
+            wanted = [_amount(s.limit.unit, need, need.output_tokens) for s in slices]
+            asks = self._asks(slices, wanted, need)
+            if asks:
+                refusal = await self._borrow(asks)
+                if refusal is not None:
+                    raise self._refused(refusal, need)
+                slices = [self._slice(limit) for limit in limits]
+            output = min([need.output_tokens, *(_affordable(s, need) for s in slices)])
+            if output >= need.least_output:
+                return self._take(need, slices, output)
+        raise RateLimitExceeded(
+            "too many requests at once reach for what is left of a limit; send it again",
+            retry_after_s=1,
+        )
+
+    def settle(self, hold: Hold, usage: Usage, *, finish: str) -> None:
+        """What a hold's request used; the rest is free at once."""
+        if hold.settled:
+            return
+        hold.settled = True
+        cost = hold.price.cost(usage)
+        charges: list[Charge] = []
+        for piece, held in hold.taken:
+            used = _used(piece.limit.unit, usage, cost)
+            charges.append(Charge(piece.window_id, held, used))
+            piece.held -= held
+            piece.unbooked += min(used, held)
+            piece.free += max(held - used, 0)
+        before = hold.entry
+        entry = Entry(
+            id=before.id,
+            kind=SETTLED,
+            at_s=before.at_s,
+            org=before.org,
+            team=before.team,
+            user=before.user,
+            key=before.key,
+            feature=before.feature,
+            model=before.model,
+            route=before.route,
+            finish=finish,
+            prompt_tokens=usage.prompt_tokens,
+            cached_tokens=usage.cached_tokens,
+            cache_write_tokens=usage.cache_write_tokens,
+            completion_tokens=usage.completion_tokens,
+            reasoning_tokens=usage.reasoning_tokens,
+            cost_nanousd=cost,
+            held_nanousd=before.held_nanousd,
+            price_hash=before.price_hash,
+            charges=tuple(charges),
+        )
+        self._journal.write(entry)
+        self._running.pop(before.id, None)
+        self._unnoted.pop(before.id, None)
+        self._ended.append(entry)
+
+    async def flush(self) -> None:
+        """Book what has ended, note what runs, return what idles, say that this worker lives.
+
+        Raises: StoreUnavailable; then all of it is tried again with the next.
+        """
+        async with self._database_turn:
+            batch = self._batch()
+            asked = time.monotonic()
+
+            async def work(connection: AsyncConnection) -> None:
+                await touch(connection, self._database, self._worker, lease_s=self._lease_s)
+                await books.book(
+                    connection,
+                    self._database,
+                    self._worker,
+                    entries=batch.ended,
+                    noted=batch.noted,
+                    running=[hold.entry for hold in batch.running],
+                    targets=batch.targets,
+                )
+
+            try:
+                await self._database.write(work)
+            except BaseException:
+                # Perhaps it is all there; saying it again then changes nothing. So for what was
+                # returned: it must not come back to life here.
+                self._ended[:0] = batch.ended
+                raise
+            self._confirmed = asked
+            self._noted.difference_update(batch.noted)
+            for hold in batch.running:
+                self._unnoted.pop(hold.entry.id, None)
+            for piece, amount in batch.unbooked:
+                piece.unbooked -= amount
+            self._old = [s for s in self._old if s.free or s.held or s.unbooked]
+        self._journal.rewrite_if_large([*self._ended, *(h.entry for h in self._running.values())])
+
+    async def run(self) -> None:
+        """Flush and sweep until cancelled."""
+        swept = time.monotonic()
+        while True:
+            await asyncio.sleep(FLUSH_S)
+            try:
+                if self._has_news():
+                    await self.flush()
+                if time.monotonic() - swept > _SWEEP_S:
+                    swept = time.monotonic()
+                    await self.sweep()
+            except StoreUnavailable as error:
+                _LOG.warning("the ledger waits: %s", error.message)
+                await asyncio.sleep(1)
+            except Exception:  # noqa: BLE001 - what it holds must not be forgotten
+                _LOG.exception("a bug in the ledger's flush; what it holds is in the journal")
+                await asyncio.sleep(1)
+
+    async def sweep(self) -> list[str]:
+        """Deal with dead workers, as `headrace.store.ledger.sweep`."""
+        return await self._database.write(lambda c: books.sweep(c, self._database, grace_s=GRACE_S))
+
+    async def close(self) -> None:
+        """Book everything, return every slice and remove the journal.
+
+        Raises: StoreUnavailable; the journal then stays for the next start to recover.
+        """
+        for piece in [*self._slices.values(), *self._old]:
+            piece.used_s = -math.inf
+        await self.flush()
+        if not self._running:
+            self._journal.close()
+
+    def _batch(self) -> _Batch:
+        now, monotonic = self._clock(), time.monotonic()
+        pieces = [*self._slices.values(), *self._old]
+        for piece in pieces:
+            if piece.free > 0 and (now >= piece.ends_s or monotonic - piece.used_s > IDLE_S):
+                piece.free = 0  # what is no target is returned
+        ended, self._ended = self._ended, []
+        running = [hold for hold in self._unnoted.values() if monotonic - hold.began > FLUSH_S]
+        noted = [entry.id for entry in ended if entry.id in self._noted]
+        self._noted.update(hold.entry.id for hold in running)
+        return _Batch(
+            ended=ended,
+            noted=noted,
+            running=running,
+            unbooked=[(piece, piece.unbooked) for piece in pieces if piece.unbooked],
+            targets={p.window_id: p.free + p.held for p in pieces if p.window_id},
+        )
+
+    def _has_news(self) -> bool:
+        now = time.monotonic()
+        return bool(
+            self._ended
+            or any(now - hold.began > FLUSH_S for hold in islice(self._unnoted.values(), 1))
+            or any(piece.free > 0 for piece in self._old)
+            or now - self._confirmed > self._lease_s / 4
+            or any(p.free > 0 and now - p.used_s > IDLE_S for p in self._slices.values())
+        )
+
+    def _forget(self) -> None:
+        self._limits.clear()
+        self._generation += 1
+
+    async def _limits_of(self, caller: Caller) -> tuple[Limit, ...]:
+        key = (caller.key_id, caller.feature)
+        found = self._limits.get(key)
+        if found is None:
+            generation = self._generation
+            found = await self._database.read(lambda c: for_caller(c, caller))
+            if generation == self._generation:
+                if len(self._limits) > 100_000:
+                    self._limits.clear()
+                self._limits[key] = found
+        return found
+
+    def _check_confirmed(self, limits: Sequence[Limit]) -> None:
+        silent_s = time.monotonic() - self._confirmed
+        if limits and math.isfinite(silent_s) and silent_s > self._lease_s * 0.8:
+            raise StoreUnavailable(
+                f"the database has not confirmed this worker's slices for {silent_s:.0f} s; "
+                "requests under a limit are refused until it does"
+            )
+
+    def _slice(self, limit: Limit) -> _Slice:
+        now = self._clock()
+        piece = self._slices.get(limit.id)
+        if piece is not None and piece.starts_s <= now < piece.ends_s:
+            if piece.limit is not limit:
+                piece.limit = limit
+            return piece
+        if piece is not None:
+            self._old.append(piece)
+        fresh = _Slice(limit, *window_at(limit.window, limit.zone, now))
+        self._slices[limit.id] = fresh
+        return fresh
+
+    def _asks(self, slices: Sequence[_Slice], wanted: Sequence[int], need: Need) -> list[Ask]:
+        asks: list[Ask] = []
+        for piece, want in zip(slices, wanted, strict=True):
+            if piece.free >= want:
+                continue
+            least = _amount(piece.limit.unit, need, need.least_output)
+            asks.append(
+                Ask(
+                    limit_id=piece.limit.id,
+                    starts_s=piece.starts_s,
+                    ends_s=piece.ends_s,
+                    counts_from_s=piece.counts_from_s,
+                    least=max(least - piece.free, 0),
+                    want=want - piece.free,
+                )
+            )
+        return asks
+
+    async def _borrow(self, asks: Sequence[Ask]) -> Refusal | None:
+        async with self._database_turn:
+            asked = time.monotonic()
+
+            async def work(connection: AsyncConnection) -> list[Grant] | Refusal:
+                await touch(connection, self._database, self._worker, lease_s=self._lease_s)
+                return await take(connection, self._worker, asks)
+
+            answer = await self._database.write(work)
+            self._confirmed = asked
+            if isinstance(answer, Refusal):
+                return answer
+            for ask, grant in zip(sorted(asks, key=lambda a: a.limit_id), answer, strict=True):
+                for piece in (self._slices[ask.limit_id], *self._old):
+                    if piece.limit.id == ask.limit_id and piece.starts_s == ask.starts_s:
+                        piece.window_id = grant.window_id
+                        piece.free += grant.amount
+                        piece.used_s = asked
+                        break
+        return None
+
+    def _take(self, need: Need, slices: Sequence[_Slice], output: int) -> Hold:
+        now = time.monotonic()
+        caller = need.caller
+        taken: list[tuple[_Slice, int]] = []
+        charges: list[Charge] = []
+        for piece in slices:
+            amount = _amount(piece.limit.unit, need, output)
+            piece.free -= amount
+            piece.held += amount
+            piece.used_s = now
+            taken.append((piece, amount))
+            lasting = 0 if piece.limit.unit is Unit.CONCURRENCY else amount
+            charges.append(Charge(piece.window_id, amount, lasting))
+        entry = Entry(
+            id=need.id,
+            kind=HELD,
+            at_s=int(self._clock()),
+            org=caller.org,
+            team=caller.team,
+            user=caller.user,
+            key=caller.key_id,
+            feature=caller.feature,
+            model=need.model,
+            route=need.route,
+            prompt_tokens=need.input_tokens,
+            completion_tokens=output,
+            held_nanousd=need.price.bound(need.input_tokens, output),
+            price_hash=need.price.hash,
+            charges=tuple(charges),
+        )
+        self._journal.write(entry)
+        clamped = output < need.output_tokens
+        hold = Hold(entry, output, clamped, need.price, taken, now)
+        self._running[need.id] = self._unnoted[need.id] = hold
+        return hold
+
+    def _refused(self, refusal: Refusal, need: Need) -> LimitExceeded:
+        piece = self._slices[refusal.limit_id]
+        limit = piece.limit
+        left = refusal.left + piece.free
+        least = _amount(limit.unit, need, need.least_output)
+        ends = None if piece.ends_s >= FOREVER_S else piece.ends_s
+        wait_s = None if ends is None else max(1, math.ceil(ends - self._clock()))
+        until = "" if ends is None else f"; there is more in {wait_s} s"
+        if limit.unit is Unit.CONCURRENCY:
+            wait_s, until = 1, "; there is more when a request ends"
+        details = {
+            "scope": limit.scope,
+            "subject": limit.subject,
+            "unit": limit.unit.value,
+            "window": limit.window,
+            "limit": refusal.limit,
+            "left": left,
+            "needed": least,
+            "resets_s": ends,
+        }
+        has = _shown(limit.unit, left)
+        message = (
+            f"the {limit.window} limit of {limit.scope} {limit.subject}, "
+            f"{_shown(limit.unit, refusal.limit)}, has {has} left; this request "
+            f"needs at least {_shown(limit.unit, least)}{until}"
+        )
+        kind = BudgetExceeded if limit.unit is Unit.MONEY else RateLimitExceeded
+        return kind(message, details=details, retry_after_s=wait_s)
+
+
+def _amount(unit: Unit, need: Need, output: int) -> int:
+    match unit:
+        case Unit.MONEY:
+            return need.price.bound(need.input_tokens, output)
+        case Unit.INPUT_TOKENS:
+            return need.input_tokens
+        case Unit.OUTPUT_TOKENS:
+            return output
+        case Unit.REQUESTS | Unit.CONCURRENCY:
+            return 1
+
+
+def _affordable(piece: _Slice, need: Need) -> int:
+    """Tokens of answer that a slice pays; -1 where it does not even pay the rest."""
+    unit = piece.limit.unit
+    if unit is Unit.MONEY:
+        tokens = need.price.affordable(need.input_tokens, piece.free)
+        return need.output_tokens if tokens is None else tokens
+    if unit is Unit.OUTPUT_TOKENS:
+        return piece.free
+    return need.output_tokens if piece.free >= _amount(unit, need, 0) else -1
+
+
+def _used(unit: Unit, usage: Usage, cost: int) -> int:
+    match unit:
+        case Unit.MONEY:
+            return cost
+        case Unit.INPUT_TOKENS:
+            return usage.prompt_tokens
+        case Unit.OUTPUT_TOKENS:
+            return usage.completion_tokens
+        case Unit.REQUESTS:
+            return 1
+        case Unit.CONCURRENCY:
+            return 0
+
+
+def _shown(unit: Unit, amount: int) -> str:
+    if unit is Unit.MONEY:
+        return f"${amount // 10**9}.{amount % 10**9:09d}"
+    return f"{amount} {unit.value.replace('_', ' ')}"

@@ -1,0 +1,80 @@
+"""What tokens cost: integer nano-dollars a million tokens, by tier; never a float.
+
+Invariant: `bound` of a prompt and a number of tokens is at least `cost` of any usage within them,
+and `affordable` tokens never cost more than what they were asked for. A request is rounded once, up
+to the next nano-dollar.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+
+from headrace.types import Usage
+
+MILLION = 1_000_000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rate:
+    """Nano-dollars a million tokens."""
+
+    input: int = 0
+    cached: int = 0
+    written: int = 0
+    """Of prompt tokens that go into a provider's cache."""
+    output: int = 0
+    above: int = 0
+    """For requests whose prompt is longer than this many tokens, all of their tokens."""
+
+
+@dataclass(frozen=True)
+class Price:
+    """A model's rates; the first is for prompts of any length."""
+
+    rates: tuple[Rate, ...]
+
+    @cached_property
+    def hash(self) -> str:
+        """Names these rates in ledger rows."""
+        spelled = ";".join(
+            f"{r.above}:{r.input},{r.cached},{r.written},{r.output}" for r in self.rates
+        )
+        return hashlib.sha256(spelled.encode()).hexdigest()[:16]
+
+    def cost(self, usage: Usage) -> int:
+        """What a request's tokens cost, in nano-dollars."""
+        rate = self.rates[0]
+        for higher in self.rates[1:]:
+            if usage.prompt_tokens > higher.above:
+                rate = higher
+        written = usage.cache_write_tokens
+        fresh = usage.prompt_tokens - usage.cached_tokens - written
+        total = fresh * rate.input + usage.cached_tokens * rate.cached + written * rate.written
+        return _up(total + usage.completion_tokens * rate.output)
+
+    def bound(self, input_tokens: int, output_tokens: int) -> int:
+        """The most that a prompt and an answer up to that long can cost, in nano-dollars."""
+        dearest = self._dearest(input_tokens)
+        return _up(input_tokens * dearest.input + output_tokens * dearest.output)
+
+    def affordable(self, input_tokens: int, nanousd: int) -> int | None:
+        """Tokens of answer that this money surely pays after the prompt; None = any number."""
+        dearest = self._dearest(input_tokens)
+        if not dearest.output:
+            return None if input_tokens * dearest.input <= nanousd * MILLION else -1
+        return (nanousd * MILLION - input_tokens * dearest.input) // dearest.output
+
+    def _dearest(self, input_tokens: int) -> Rate:
+        rates = [self.rates[0], *(r for r in self.rates[1:] if input_tokens > r.above)]
+        return Rate(
+            input=max(max(rate.input, rate.cached, rate.written) for rate in rates),
+            output=max(rate.output for rate in rates),
+        )
+
+
+FREE = Price((Rate(),))
+"""Of a model on one's own machines, where nobody set a rate."""
+
+
+def _up(millionths: int) -> int:
+    return -(-millionths // MILLION)

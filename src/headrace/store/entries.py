@@ -1,0 +1,61 @@
+"""One request's money as one record: while it runs (`held`), and when it has ended.
+
+The same record is a line of a worker's journal, a row of `holds`, and what `book` makes rows of.
+"""
+
+from typing import NamedTuple
+
+import msgspec
+
+HELD = "held"
+SETTLED = "settled"
+UNRESOLVED = "unresolved"
+"""The worker died while it ran: what it used is not known, so all that was held counts."""
+
+
+class Charge(NamedTuple):
+    """What a request takes from one window."""
+
+    window_id: int
+    held: int
+    used: int
+    """While it runs, what would count if nothing more were ever heard of it."""
+
+
+class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    id: str
+    kind: str
+    at_s: int
+    org: str = ""
+    team: str = ""
+    user: str = ""
+    key: str = ""
+    feature: str = ""
+    model: str = ""
+    route: str = ""
+    finish: str = ""
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    cache_write_tokens: int = 0
+    completion_tokens: int = 0
+    reasoning_tokens: int = 0
+    cost_nanousd: int = 0
+    held_nanousd: int = 0
+    price_hash: str = ""
+    charges: tuple[Charge, ...] = ()
+
+
+encode = msgspec.json.Encoder().encode
+decode = msgspec.json.Decoder(Entry).decode
+
+
+def unresolved(entry: Entry) -> Entry:
+    """A running request as it is booked when its worker died."""
+    return msgspec.structs.replace(
+        entry, kind=UNRESOLVED, finish="crash", cost_nanousd=entry.held_nanousd
+    )
+
+
+def spell_charges(charges: tuple[Charge, ...]) -> str:
+    """As `transactions.charges` has them."""
+    return ",".join(f"{charge.window_id}:{charge.used}" for charge in charges)
