@@ -1,8 +1,8 @@
 """A decoded call → the same call, held for: the worst it may use is reserved, or it is refused.
 
-The prompt is counted by the model's own renderer where there is one, else bounded by its bytes. An answer that cannot be paid
-whole is made shorter, and the header `x-headrace-max-tokens` says so; what the request used is
-settled where its flight lands, however it ends.
+The prompt is counted by the model's own renderer where there is one, else bounded by its bytes. An
+answer that cannot be paid whole is made shorter, and the header `x-headrace-max-tokens` says so;
+what the request used is settled where its flight lands, however it ends.
 """
 
 import asyncio

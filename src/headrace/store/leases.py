@@ -8,9 +8,9 @@ what a worker says it holds is written as such, so saying it twice changes nothi
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from sqlalchemy import Row, bindparam, delete, func, insert, select, update
+from sqlalchemy import bindparam, delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from headrace.store.database import Database
@@ -52,6 +52,13 @@ class Refusal(NamedTuple):
     left: int
     """What is neither spent nor lent."""
     limit: int
+
+
+class _Lent(NamedTuple):
+    window_id: int
+    amount: int
+    lost: bool
+    unit: str
 
 
 async def touch(
@@ -244,7 +251,7 @@ async def _found(connection: AsyncConnection, worker: str) -> None:
     await connection.execute(update(leases).where(leases.c.worker == worker).values(lost=False))
 
 
-async def _leases_with_units(connection: AsyncConnection, worker: str) -> Sequence[Row[Any]]:
+async def _leases_with_units(connection: AsyncConnection, worker: str) -> list[_Lent]:
     query = (
         select(leases.c.window_id, leases.c.amount, leases.c.lost, limits.c.unit)
         .join(windows, windows.c.id == leases.c.window_id)
@@ -252,7 +259,7 @@ async def _leases_with_units(connection: AsyncConnection, worker: str) -> Sequen
         .where(leases.c.worker == worker)
         .order_by(leases.c.window_id)
     )
-    return list(await connection.execute(query))
+    return [_Lent(*row) for row in await connection.execute(query)]
 
 
 def _slice(want: int, left: int) -> int:

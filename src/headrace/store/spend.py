@@ -106,8 +106,7 @@ async def standings(
                 for column in (windows.c.spent, windows.c.leased, windows.c.lost)
             )
         ).where(windows.c.limit_id == limit.id, windows.c.ends_s > window.counts_from_s)
-        spent, leased, lost = (await connection.execute(sums)).one()
-        found.append(
-            Standing(limit, window.starts_s, window.ends_s, int(spent), int(leased), int(lost))
-        )
+        row = (await connection.execute(sums)).one()
+        used = [int(value) for value in row]
+        found.append(Standing(limit, window.starts_s, window.ends_s, *used))
     return found
