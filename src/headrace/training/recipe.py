@@ -107,44 +107,6 @@ class Rows:
     """A forward pass holds at most this many tokens; a step is as many passes as it needs."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Stage:
-    """One pass of the loop over rows of text with one objective."""
-
-    updates: Updates
-    rows_per_step: int
-    row_tokens: int
-    """Documents are cut into rows of at most this many tokens."""
-    batch_tokens: int
-    """A forward pass holds at most this many tokens; a step is as many passes as it needs."""
-    talk_rows_per_step: int = 0
-    """Hand-written conversations in each step, beside `rows_per_step` quoted ones."""
-    replay_rows_per_step: int = 0
-    """Pre-training rows of `context_tokens` mixed into each step, against forgetting."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Recipe:
-    """A run from text to chat model."""
-
-    name: str
-    shape: Shape
-    pretrain: Stage
-    chat: Stage
-    seed: int = 0
-    threads: int = 2
-    held_out_one_in: int = 40
-    """One document in so many is never trained on."""
-    held_out_rows: int = 64
-    evaluate_every_steps: int = 110
-    quoted_max: int = 100_000
-    """At most so many conversations built from documentation."""
-    talk_max: int = 100_000
-    """At most so many hand-written ones."""
-    limits_bytes: tuple[tuple[str, int], ...] = ()
-    """At most so many bytes of a source."""
-
-
 def with_sets(recipe: R, sets: Iterable[str]) -> R:
     """The recipe with `key=value` strings applied, keys dotted: `pretrain.updates.steps=10`.
 

@@ -27,12 +27,24 @@ MICRO = (
     "pretrain.updates.steps=3",
     "pretrain.rows_per_step=2",
     "pretrain.row_tokens=64",
-    "pretrain.batch_tokens=128",
+    "pretrain.batch_tokens=400",
     "chat.updates.steps=3",
     "chat.rows_per_step=2",
     "chat.talk_rows_per_step=2",
     "chat.batch_tokens=400",
     "chat.row_tokens=256",
+    "chat.asked_rows_per_step=1",
+    "chat.gap_rows_per_step=1",
+    "pretrain.gap_rows_per_step=1",
+    "prefer.updates.steps=2",
+    "prefer.asked=6",
+    "prefer.pairs_per_step=2",
+    "prefer.batch_tokens=600",
+    "quoting.source_chars=120",
+    "quoting.sources=2",
+    "quoting.scored=3",
+    "quoting.gaps_max=40",
+    "quoting.answer_tokens=4",
     "quoted_max=20",
     "talk_max=20",
     "held_out_one_in=3",
@@ -67,7 +79,7 @@ def test_a_recipe_runs_publishes_and_resumes(tmp_path: Path) -> None:
     report = json.loads(done.stdout)
     model = out / "model"
     assert report["published"]["path"] == str(model)
-    assert set(report["held_out"]) == {"pretrain", "chat"}
+    assert set(report["held_out"]) >= {"pretrain", "chat", "prefer", "prefer-quoting"}
 
     loaded = checkpoint.load(model)
     tokenizer, template = Tokenizer.load(model), ChatTemplate.load(model)
@@ -85,12 +97,18 @@ def test_a_recipe_runs_publishes_and_resumes(tmp_path: Path) -> None:
     assert "| Hello! |" in card
     log = [json.loads(line) for line in (model / "training_log.jsonl").read_text().splitlines()]
     assert [(r["stage"], r["step"]) for r in log if r["kind"] == "step"] == [
-        (stage, step) for stage in ("pretrain", "chat") for step in (1, 2, 3)
+        *((stage, step) for stage in ("pretrain", "chat") for step in (1, 2, 3)),
+        *(("prefer", step) for step in (1, 2)),
     ]
+    assert "| prefer | 3 |" in card
+    pairs = (out / "pairs.jsonl").read_text().splitlines()
+    assert len(pairs) > 2
 
     # Resumed from its end it makes the same model; from the end of its first stage, too.
     before = (model / "model.safetensors").read_bytes()
-    shutil.rmtree(out / "checkpoints" / "chat_000003")
+    for later in ("chat_000003", "prefer_000002"):
+        shutil.rmtree(out / "checkpoints" / later)
+    (out / "pairs.jsonl").unlink()
     again = _train(out, "--resume", "auto")
     assert again.exit_code == 0, again.output
     assert str(model) in again.stdout
@@ -106,15 +124,37 @@ def test_a_recipe_runs_publishes_and_resumes(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("small_library")
-def test_texts_join_the_library(tmp_path: Path) -> None:
+def test_texts_and_questions_join_the_library(tmp_path: Path) -> None:
+    articles = [
+        {
+            "title": f"Town {n}",
+            "paragraphs": [
+                {
+                    "context": f"The mayor of town {n} was called Ada. It lies by the sea.",
+                    "qas": [
+                        {
+                            "id": f"{n}",
+                            "question": f"Who was mayor of town {n}?",
+                            "is_impossible": False,
+                            "answers": [{"text": "Ada"}],
+                        }
+                    ],
+                }
+            ],
+        }
+        for n in range(12)
+    ]
+    questions = tmp_path / "questions.json"
+    questions.write_text(json.dumps({"data": articles}))
     texts = tmp_path / "texts"
     texts.mkdir()
     for name in range(6):
         (texts / f"play{name}.txt").write_text("To be, or not to be. " * 40)
-    done = _train(tmp_path / "out", "--texts", str(texts))
+    done = _train(tmp_path / "out", "--texts", str(texts), "--questions", str(questions))
     assert done.exit_code == 0, done.output
     manifest = json.loads((tmp_path / "out" / "model" / "manifest.json").read_text())
-    assert "play3" in {row["source"] for row in manifest["sources"]}
+    assert {"play3", "squad"} <= {row["source"] for row in manifest["sources"]}
+    assert "CC BY-SA 4.0" in (tmp_path / "out" / "model" / "MODEL_CARD.md").read_text()
 
 
 def test_bad_calls_are_refused(tmp_path: Path) -> None:

@@ -4,19 +4,19 @@ import pytest
 
 from headrace.errors import ConfigError
 from headrace.training.recipe import fingerprint, settings, with_sets
-from headrace.training.recipes import sprout
+from headrace.training.recipes import sprout_plan
 
 
 def test_values_are_set_and_typed() -> None:
     changed = with_sets(
-        sprout.default(),
+        sprout_plan.default(),
         ["pretrain.updates.steps=7", "chat.updates.matrix_lr=3e-4", "seed=5", "name=x"],
     )
     assert changed.pretrain.updates.steps == 7
     assert changed.chat.updates.matrix_lr == 3e-4
     assert (changed.seed, changed.name) == (5, "x")
     assert settings(changed)["pretrain.updates.steps"] == 7
-    assert fingerprint(changed) != fingerprint(sprout.default())
+    assert fingerprint(changed) != fingerprint(sprout_plan.default())
     assert fingerprint(changed, "a") != fingerprint(changed, "b")
 
 
@@ -35,4 +35,4 @@ def test_values_are_set_and_typed() -> None:
 )
 def test_what_cannot_be_set_is_refused(item: str, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
-        with_sets(sprout.default(), [item])
+        with_sets(sprout_plan.default(), [item])

@@ -5,7 +5,8 @@ import pytest
 from headrace.data.chat import Conversation, call, result, said, turns
 from headrace.errors import DataError
 from headrace.tokens import ChatTemplate, Tokenizer, train_bpe
-from headrace.training.recipes.sprout import MARKS, TEMPLATE
+from headrace.training.recipes.sprout import TEMPLATE
+from headrace.training.recipes.sprout_data import MARKS
 from headrace.training.supervise import Supervisor
 from headrace.types import Role, ToolSpec
 

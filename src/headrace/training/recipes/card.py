@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from headrace.data.manifest import SourceCount
-from headrace.training.recipe import Recipe, settings
+from headrace.training.recipe import settings
+from headrace.training.recipes.sprout_plan import Recipe
 
 _ABOUT = {
     "stdlib": "modules of the Python standard library, as code",
@@ -17,6 +18,7 @@ _ABOUT = {
     "peps": "Python Enhancement Proposals",
     "rust_book": "The Rust Programming Language, `src/` only",
     "tinyshakespeare": "plays of William Shakespeare",
+    "squad": "paragraphs of Wikipedia with questions that people asked (SQuAD 2.0)",
 }
 _ATTRIBUTION = {
     "stdlib": (
@@ -32,6 +34,10 @@ _ATTRIBUTION = {
         "Project's contributors, MIT or Apache-2.0, <https://doc.rust-lang.org/book>."
     ),
     "tinyshakespeare": "Works of William Shakespeare: public domain.",
+    "squad": (
+        "SQuAD 2.0: Pranav Rajpurkar, Robin Jia and Percy Liang, and the authors of the Wikipedia "
+        "articles, CC BY-SA 4.0, <https://rajpurkar.github.io/SQuAD-explorer>."
+    ),
 }
 
 
@@ -91,7 +97,7 @@ def card(facts: Facts) -> str:
         "## Training",
         _table(
             ("stage", "steps", "tokens", "last loss", "held-out loss", "perplexity", "bits/byte"),
-            [_stage_row(facts.records, stage) for stage in ("pretrain", "chat")],
+            [_stage_row(facts.records, stage) for stage in _STAGES],
         ),
         "Losses are nats a token; the held-out columns score pre-training text in both rows, so "
         "the second shows what chat tuning cost. Muon for the layers' matrices, AdamW for the "
@@ -101,6 +107,17 @@ def card(facts: Facts) -> str:
         + "\n".join(f"{key} = {value}" for key, value in settings(facts.recipe).items())
         + "\n```",
         "Made with " + ", ".join(f"{what} {which}" for what, which in facts.versions.items()) + ".",
+        "## Answers from sources",
+        "Asked what none of its training texts hold, with sources beside the question, it is to "
+        'quote the words and cite the source, as in `"October 1973" [1]`, or to say that the '
+        "sources do not say. After each stage:",
+        _table(
+            ("after", "questions", *_QUOTING.values()),
+            [_quoting_row(facts.records, stage) for stage in _STAGES],
+        ),
+        "Exact match and F1 are SQuAD 2.0's; *verbatim*: the quoted words stand in the source that "
+        "is cited; *refused*: of the questions that the sources do not answer; *wrongly refused*: "
+        "of those they do.",
         "## What it says",
         "Greedy answers of the finished model, as they came; “…” marks one that was cut off.",
         _table(
@@ -118,6 +135,27 @@ def card(facts: Facts) -> str:
         ),
     )
     return "\n\n".join(sections) + "\n"
+
+
+_STAGES = ("pretrain", "chat", "prefer")
+_QUOTING = {
+    "exact_match": "exact match",
+    "f1": "F1",
+    "answerable_exact_match": "exact match where answerable",
+    "answerable_f1": "F1 where answerable",
+    "cited": "right source cited",
+    "verbatim": "verbatim",
+    "refused": "refused",
+    "refused_wrongly": "wrongly refused",
+}
+
+
+def _quoting_row(records: Sequence[Mapping[str, Any]], stage: str) -> tuple[str, ...]:
+    scores = [r for r in records if r["kind"] == "score" and r["stage"] == f"{stage}-quoting"]
+    if not scores:
+        return (stage, *["-"] * (1 + len(_QUOTING)))
+    told = (f"{scores[-1][name]:.1%}" for name in _QUOTING)
+    return (stage, str(scores[-1]["questions"]), *told)
 
 
 def _stage_row(records: Sequence[Mapping[str, Any]], stage: str) -> tuple[str, ...]:
