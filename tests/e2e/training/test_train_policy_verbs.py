@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,17 @@ def test_rewards_and_prompts_that_cannot_be_had(tmp_path: Path, prompts: Path) -
     assert "none is left to train on" in str(long.exception)
     uneven = _run(*words, "--reward", "exact", sets=(*ROLLOUTS, "rollouts.minibatches=3"))
     assert isinstance(uneven.exception, DataError)
+
+
+def test_a_template_that_never_asks_for_an_answer_is_refused(tmp_path: Path, prompts: Path) -> None:
+    mute = tmp_path / "mute"
+    shutil.copytree(SPROUT, mute)
+    template = "{% for m in messages %}<|im_start|>{{ m.content }}<|im_end|>{% endfor %}"
+    (mute / "chat_template.jinja").write_text(template)
+    words = ("grpo", "--model", str(mute), "--prompts", str(prompts), "--reward", "exact")
+    refused = _run(*words, "--out", str(tmp_path / "out"), sets=ROLLOUTS)
+    assert isinstance(refused.exception, DataError)
+    assert "no generation prompt" in str(refused.exception)
 
 
 @pytest.mark.parametrize("how", ["on_policy=0", "on_policy=0.5", "teacher_top_k=8"])

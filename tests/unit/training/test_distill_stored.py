@@ -75,10 +75,10 @@ def test_the_file_is_used_for_what_it_was_made_of_alone(tmp_path: Path) -> None:
     path = tmp_path / "t.safetensors"
     first = _stored(tiny(1), path, k=5)
     again = _stored(tiny(2), path, k=5)  # the key says the same teacher: the file is believed
-    torch.testing.assert_close(first.logprob_PK, again.logprob_PK, rtol=0, atol=0)
+    torch.testing.assert_close(first.logprob_PJ, again.logprob_PJ, rtol=0, atol=0)
     other = _stored(tiny(2), path, k=5, key="another")
-    assert not torch.equal(first.logprob_PK, other.logprob_PK)
+    assert not torch.equal(first.logprob_PJ, other.logprob_PJ)
     path.write_bytes(path.read_bytes()[:100])
     mended = _stored(tiny(2), path, k=5, key="another")
-    torch.testing.assert_close(mended.logprob_PK, other.logprob_PK, rtol=0, atol=0)
+    torch.testing.assert_close(mended.logprob_PJ, other.logprob_PJ, rtol=0, atol=0)
     np.testing.assert_array_equal(mended.start_N1, first.start_N1)

@@ -3,7 +3,8 @@
     kept = store(teacher, rows, k=64, temperature=1.0, max_tokens=4096, path=..., key=...)
     batches = [batch, ...] = kept.batches(numbers, max_tokens=4096)     # of rows by their numbers
 
-Legend: N rows, R supervised positions of a batch, P of all rows, K tokens that are kept.
+Legend: N rows, R supervised positions of a batch, P of all rows, K tokens that are kept,
+J = K + 1 outcomes.
 
 Invariant: a row's entries stand in the order of its supervised positions; a file is used only for
 the teacher, rows, K and temperature that it was made of.
@@ -41,7 +42,7 @@ class StoredBatch:
 
     packed: PackedBatch
     ids_RK: Tensor
-    logprob_RK: Tensor
+    logprob_RJ: Tensor
 
     @property
     def tokens(self) -> int:
@@ -54,7 +55,7 @@ class Stored:
 
     rows: Sequence[TokenRow]
     ids_PK: Tensor
-    logprob_PK: Tensor
+    logprob_PJ: Tensor
     start_N1: NDArray[np.int64]
     """Where each row's entries begin among P, and P."""
 
@@ -69,7 +70,7 @@ class Stored:
                 StoredBatch(
                     packed=bundle.packed,
                     ids_RK=self.ids_PK[at_R].long(),
-                    logprob_RK=self.logprob_PK[at_R],
+                    logprob_RJ=self.logprob_PJ[at_R],
                 )
             )
         return made
@@ -104,9 +105,9 @@ def store(
         found = _computed(teacher, rows, start_N1, k, temperature, max_tokens)
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(".partial")
-        save_file({"ids": found.ids_TK, "logprob": found.logprob_TK}, partial, {"key": key})
+        save_file({"ids": found.ids_TK, "logprob": found.logprob_TJ}, partial, {"key": key})
         partial.replace(path)
-    return Stored(rows=rows, ids_PK=found.ids_TK, logprob_PK=found.logprob_TK, start_N1=start_N1)
+    return Stored(rows=rows, ids_PK=found.ids_TK, logprob_PJ=found.logprob_TJ, start_N1=start_N1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +125,7 @@ class DistillStored:
         hidden_TD = hidden(decoder, batch.packed)
         weight_T = torch.from_numpy(batch.packed.weight_T).to(hidden_TD.device)
         rows_R = weight_T.nonzero().squeeze(1)
-        best = BestTokens(batch.ids_RK.to(rows_R.device), batch.logprob_RK.to(rows_R.device))
+        best = BestTokens(batch.ids_RK.to(rows_R.device), batch.logprob_RJ.to(rows_R.device))
         own = Scored(hidden_TD[rows_R], decoder.head_VD)
         apart = divergence_from_best(own, best, weight_T[rows_R], self.kind)
         total = apart if not self.text else (1 - self.text) * apart
@@ -146,7 +147,7 @@ def _computed(
 ) -> BestTokens:
     width = min(k, teacher.head_VD.shape[0])
     ids_PK = torch.empty(int(start_N1[-1]), width, dtype=torch.int32)
-    logprob_PK = torch.empty(int(start_N1[-1]), width, dtype=torch.float32)
+    logprob_PJ = torch.empty(int(start_N1[-1]), width + 1, dtype=torch.float32)
     for bundle in bundled([(row,) for row in rows], max_tokens=max_tokens):
         hidden_TD = hidden(teacher, bundle.packed)
         rows_R = torch.from_numpy(np.flatnonzero(bundle.packed.weight_T)).to(hidden_TD.device)
@@ -156,8 +157,8 @@ def _computed(
         spans = [(int(start_N1[n]), int(start_N1[n + 1])) for n in bundle.groups]
         at_R = torch.cat([torch.arange(start, end) for start, end in spans])
         ids_PK[at_R] = best.ids_TK.to("cpu", torch.int32)
-        logprob_PK[at_R] = best.logprob_TK.to("cpu", torch.float32)
-    return BestTokens(ids_PK, logprob_PK)
+        logprob_PJ[at_R] = best.logprob_TJ.to("cpu", torch.float32)
+    return BestTokens(ids_PK, logprob_PJ)
 
 
 def _kept(path: Path, key: str) -> BestTokens | None:

@@ -53,7 +53,8 @@ class BestTokens(NamedTuple):
     """The teacher's likeliest tokens of each row, at the divergence's temperature."""
 
     ids_TK: Tensor
-    logprob_TK: Tensor
+    logprob_TJ: Tensor
+    """Of each, and in the last column of any other token; J = K + 1."""
 
 
 def divergence(student: Scored, teacher: Scored, weight_T: Tensor, kind: Divergence) -> Tensor:
@@ -92,13 +93,17 @@ def best_tokens(teacher: Scored, k: int, *, temperature: float = 1.0) -> BestTok
     width = min(k, vocab)
     wide = logprobs.wide(teacher.hidden_TD.dtype)
     ids_TK = torch.empty(rows, width, dtype=torch.int64, device=teacher.hidden_TD.device)
-    logprob_TK = torch.empty(rows, width, dtype=wide, device=teacher.hidden_TD.device)
+    logprob_TJ = torch.empty(rows, width + 1, dtype=wide, device=teacher.hidden_TD.device)
     for start in range(0, rows, logprobs.CHUNK_ROWS):
         chunk = slice(start, start + logprobs.CHUNK_ROWS)
         scores_CV = logprobs.scores(teacher.hidden_TD[chunk], teacher.head_VD, temperature)
-        best = torch.log_softmax(scores_CV, dim=-1).topk(width, dim=-1)
-        logprob_TK[chunk], ids_TK[chunk] = best.values, best.indices
-    return BestTokens(ids_TK, logprob_TK)
+        logprob_CV = torch.log_softmax(scores_CV, dim=-1)
+        best = logprob_CV.topk(width, dim=-1)
+        logprob_TJ[chunk, :-1], ids_TK[chunk] = best
+        # Summed, not 1 less the others: where little is left, that would be all rounding.
+        rest_CV = logprob_CV.scatter_(1, best.indices, -torch.inf)
+        logprob_TJ[chunk, -1] = rest_CV.logsumexp(1)
+    return BestTokens(ids_TK, logprob_TJ)
 
 
 def _one_type(scored: Scored) -> Scored:
@@ -138,21 +143,16 @@ def _against_scores(s_CV: Tensor, t_CV: Tensor, beta: float) -> tuple[Tensor, Te
     return value_C, by_logp_CV - s_CV.exp() * by_logp_CV.sum(1, keepdim=True)
 
 
-def _against_best(s_CV: Tensor, ids_CK: Tensor, t_CK: Tensor, beta: float) -> tuple[Tensor, Tensor]:
+def _against_best(s_CV: Tensor, ids_CK: Tensor, t_CJ: Tensor, beta: float) -> tuple[Tensor, Tensor]:
     """The same where the teacher's K best are known: K outcomes and any other."""
     own_CK = s_CV.gather(1, ids_CK)
     if ids_CK.shape[1] == s_CV.shape[1]:  # there is no other token
-        value_C, by_CK = _slope(own_CK, t_CK, beta)
+        value_C, by_CK = _slope(own_CK, t_CJ[:, :-1], beta)
         grad_CV = torch.zeros_like(s_CV).scatter_(1, ids_CK, by_CK)
         return value_C, grad_CV - s_CV.exp() * by_CK.sum(1, keepdim=True)
     others_CV = s_CV.scatter(1, ids_CK, -torch.inf)
     own_rest_C1 = others_CV.logsumexp(1, keepdim=True)
-    # 1 - sum of the best, kept above what rounding makes of nothing.
-    tiny = torch.finfo(t_CK.dtype).eps
-    rest_C1 = (1 - t_CK.exp().sum(1, keepdim=True)).clamp_min(tiny).log()
-    value_C, by_CJ = _slope(
-        torch.cat((own_CK, own_rest_C1), 1), torch.cat((t_CK, rest_C1), 1), beta
-    )
+    value_C, by_CJ = _slope(torch.cat((own_CK, own_rest_C1), 1), t_CJ, beta)
     # A score moves its own outcome by its share of it, and all by its probability.
     grad_CV = (others_CV - own_rest_C1).exp() * by_CJ[:, -1:]
     grad_CV.scatter_(1, ids_CK, by_CJ[:, :-1])
@@ -162,8 +162,8 @@ def _against_best(s_CV: Tensor, ids_CK: Tensor, t_CK: Tensor, beta: float) -> tu
 class _Fused(torch.autograd.Function):
     """Weighted sum of divergences, its gradient known with it.
 
-    `first` and `second` are a teacher's hidden states and head, or its best ids and their
-    log-probabilities; integers tell.
+    `first` and `second` are a teacher's hidden states and head, or the two of `BestTokens`: ids are
+    integers, which tells.
     """
 
     @staticmethod

@@ -43,6 +43,7 @@ from headrace.training.policy.tasks import ValueHead
 from headrace.training.policy.twin import frozen, twin
 from headrace.training.recipe import Compute, Resume, Updates
 from headrace.training.recipes import base
+from headrace.training.supervise import Supervisor
 from headrace.training.watch import Event, Prepared, Watch, observed
 
 Open = Callable[[Decoder, Sequence[int], EngineSettings], Sampler]
@@ -201,7 +202,7 @@ def train(
         },
     )
     method = _method(plan, start.decoder)
-    sampler = open_sampler(twin(start.decoder), start.loaded.eos_ids, plan.rollouts.engine)
+    sampler = open_sampler(twin(start.decoder), end_ids(start), plan.rollouts.engine)
     # As it is before a checkpoint is loaded: the model that the run began with.
     reference = frozen(start.decoder) if plan.kl else None
     for model_ in (start.decoder, reference):
@@ -308,8 +309,10 @@ def questions(path: Path, start: base.Base, rollouts: RollOuts, *, one_in: int) 
     """Read and render the prompts; rewards read `id`, `prompt` (its last turn) and the line's rest.
 
     Raises:
-        DataError: A bad line, or no prompt that leaves room for an answer.
+        DataError: A bad line, no prompt that leaves room for an answer, or a template or tokenizer
+            that cannot say where an answer begins and ends.
     """
+    Supervisor.of(start.tokenizer, start.template)
     room = min(start.decoder.context_tokens, rollouts.batch_tokens) - rollouts.max_tokens
     train: list[Question] = []
     held: list[Question] = []
@@ -336,6 +339,14 @@ def questions(path: Path, start: base.Base, rollouts: RollOuts, *, one_in: int) 
             f"rollouts.batch_tokens, and {len(held)} are held out; none is left to train on"
         )
     return Asked(train=train, held_out=held, too_long=too_long)
+
+
+def end_ids(start: base.Base) -> tuple[int, ...]:
+    """Tokens that end an answer: those that serving the model stops at."""
+    if start.loaded.eos_ids:
+        return start.loaded.eos_ids
+    assert start.tokenizer.eos_id is not None, "the supervisor refuses such a tokenizer"
+    return (start.tokenizer.eos_id,)
 
 
 def speller(tokenizer: Tokenizer) -> Callable[[Sequence[int]], str]:
