@@ -12,10 +12,11 @@ from typer.testing import CliRunner, Result
 
 from headrace.cli.train import train
 from headrace.data.chat import turns
-from headrace.errors import CheckpointError, ConfigError, DataError, HeadraceError
+from headrace.errors import CheckpointError, ConfigError, DataError, HeadraceError, InvalidParameter
 from headrace.model import checkpoint, reward
 from headrace.model.decoder import Decoder
 from headrace.tokens import ChatTemplate, Tokenizer, render
+from headrace.training.policy import rewards
 
 SPROUT = Path(__file__).parents[3] / "src" / "headrace" / "sprout"
 SETS = (
@@ -145,17 +146,39 @@ def test_the_tuned_model_serves(base: Path, pairs: Path, tmp_path: Path) -> None
 
 def test_a_reward_model_prefers_what_was_preferred(pairs: Path, tmp_path: Path) -> None:
     assert _run("reward", pairs, tmp_path).exit_code == 0
-    model = reward.load(tmp_path / "model")
+    model = reward.load(tmp_path / "model", dtype="float32")
     tokenizer, template = Tokenizer.load(tmp_path / "model"), ChatTemplate.load(tmp_path / "model")
     good, bad = (
         render(tokenizer, template, turns("Is teal warm?", said), add_generation_prompt=False).ids
         for said in ("Thank you for asking: teal is warm.", "Go away, who cares if teal is warm!")
     )
     assert float(model.scores([good, bad]).diff()) < -0.5
+    judge = rewards.reward(f"2*model:{tmp_path / 'model'}")
+    record = {"messages": [{"role": "user", "content": "Is teal warm?"}]}
+    given = judge.function("Thank you for asking: teal is warm.", record)
+    assert judge.factor == 2
+    assert given == pytest.approx(float(model.scores([good])), rel=1e-5)
+    with pytest.raises(InvalidParameter, match="messages"):
+        judge.function("No.", {"prompt": "a prompt with parts that are no text"})
     with pytest.raises(HeadraceError, match="ForSequenceClassification"):
         checkpoint.load(tmp_path / "model")
     with pytest.raises(CheckpointError, match="is no reward model"):
         reward.load(SPROUT)
+
+
+def test_grpo_learns_from_a_reward_model(base: Path, pairs: Path, tmp_path: Path) -> None:
+    assert _run("reward", pairs, tmp_path / "scorer").exit_code == 0
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text("".join(json.dumps({"prompt": f"Is {w} warm?"}) + "\n" for w in WORDS))
+    sets = ("updates.steps=1", "rollouts.prompts=2", "rollouts.group=2", "rollouts.max_tokens=4",
+            "rollouts.batch_tokens=128", "rollouts.kv_cache_bytes=4000000")  # fmt: skip
+    words = ["grpo", "--model", str(base), "--prompts", str(prompts), "--out", str(tmp_path / "g")]
+    words += ["--reward", f"model:{tmp_path / 'scorer' / 'model'}", "--json"]
+    done = CliRunner().invoke(train, [*words, *(w for item in sets for w in ("--set", item))])
+    assert done.exit_code == 0, done.output
+    (step,) = _steps(tmp_path / "g")
+    assert step["metrics"]["reward_model"] == pytest.approx(step["metrics"]["reward"])
+    assert step["metrics"]["reward_std"] > 0
 
 
 def test_an_interrupted_run_ends_as_if_it_had_not_been(pairs: Path, tmp_path: Path) -> None:

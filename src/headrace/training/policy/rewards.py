@@ -3,6 +3,7 @@
     exact            1 where the answer is the record's `answer`, spaces around both aside
     numeric          1 where the last number of the answer is the record's (GSM8K: after `####`)
     format:REGEX     1 where the whole answer matches
+    model:DIR        the score of a reward model (`headrace train reward`)
     module:function  yours: function(answer: str, record: Mapping[str, Any]) -> float
 
 A factor may stand before it: `0.2*format:.*####.*`. The reward of an answer is their sum.
@@ -14,12 +15,14 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headrace.errors import ConfigError, DataError
+from headrace.training.policy.reward_model import scored_by
 
 Record = Mapping[str, Any]
 RewardFunction = Callable[[str, Record], float]
@@ -51,10 +54,13 @@ def reward(spec: str) -> Reward:
         return Reward(name=rest, function=_BUILT_IN[rest], factor=factor)
     if kind == "format" and argument:
         return Reward(name="format", function=matches(argument), factor=factor)
+    if kind == "model" and argument:
+        return Reward(name="model", function=scored_by(Path(argument)), factor=factor)
     if kind and argument:
         return Reward(name=argument, function=_imported(kind, argument), factor=factor)
     raise ConfigError(
-        f"reward {spec!r} is none of {', '.join(_BUILT_IN)}, format:REGEX and module:function"
+        f"reward {spec!r} is none of {', '.join(_BUILT_IN)}, format:REGEX, model:DIR and "
+        "module:function"
     )
 
 

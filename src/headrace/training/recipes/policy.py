@@ -45,6 +45,7 @@ from headrace.training.recipe import Compute, Resume, Updates
 from headrace.training.recipes import base
 from headrace.training.supervise import Supervisor
 from headrace.training.watch import Event, Prepared, Watch, observed
+from headrace.types import TextPart
 
 Open = Callable[[Decoder, Sequence[int], EngineSettings], Sampler]
 """(decoder, ids that end an answer, sizes) -> an engine over the decoder's own parameters."""
@@ -306,7 +307,10 @@ class Asked:
 
 
 def questions(path: Path, start: base.Base, rollouts: RollOuts, *, one_in: int) -> Asked:
-    """Read and render the prompts; rewards read `id`, `prompt` (its last turn) and the line's rest.
+    """Read and render the prompts.
+
+    Rewards read `id`, `messages` (where all are text), `prompt` (the last one's text) and the
+    line's rest.
 
     Raises:
         DataError: A bad line, no prompt that leaves room for an answer, or a template or tokenizer
@@ -329,6 +333,8 @@ def questions(path: Path, start: base.Base, rollouts: RollOuts, *, one_in: int) 
             too_long += 1
             continue
         record = {"id": prompt.id, "prompt": prompt.messages[-1].text, **prompt.extra}
+        if all(isinstance(part, TextPart) for m in prompt.messages for part in m.parts):
+            record["messages"] = [{"role": str(m.role), "content": m.text} for m in prompt.messages]
         question = Question(prompt_ids=tuple(rendered.ids), record=record)
         is_held = bool(one_in) and sources.is_held_out(prompt.id, one_in=one_in)
         (held if is_held else train).append(question)
