@@ -1,5 +1,6 @@
 """The gateway over a scripted backend, on a real socket in a thread of its own."""
 
+import asyncio
 import contextlib
 import socket
 import threading
@@ -86,11 +87,19 @@ def services(script: Script = reply, *, base: Services | None = None) -> Service
     backend = ScriptedBackend(script)
     card = ModelCard(name="m", context_tokens=4096, created_s=1_700_000_000, fingerprint="fp")
     served = Served(card=card, chat=backend, completions=backend, codec=ByteCodec())
-    return replace(base or Services(models={}), models={"m": served})
+    base = base or Services(models={})
+    return replace(base, models={**base.models, "m": served})
 
 
 @contextlib.contextmanager
-def serving(script: Script = reply, *, base: Services | None = None) -> Generator[Gateway]:
+def serving(
+    script: Script = reply,
+    *,
+    base: Services | None = None,
+    stack: contextlib.AsyncExitStack | None = None,
+) -> Generator[Gateway]:
+    """Serve; what is on the stack is closed by the server's own loop."""
+
     records = Records()
     made = replace(services(script, base=base), sinks=(records,))
     backend = made.models["m"].chat
@@ -105,7 +114,12 @@ def serving(script: Script = reply, *, base: Services | None = None) -> Generato
         loop="asyncio",
     )
     server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+
+    async def run() -> None:
+        async with stack or contextlib.AsyncExitStack():
+            await server.serve(sockets=[listener])
+
+    thread = threading.Thread(target=lambda: asyncio.run(run()), daemon=True)
     thread.start()
     until = time.monotonic() + 10
     while not server.started:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from headrace.engine.core import EngineCore
     from headrace.engine.rollouts import RolloutEngine
     from headrace.gateway.control import Control
-    from headrace.gateway.services import Services
+    from headrace.gateway.services import Served, Services
     from headrace.model.decoder import Decoder
     from headrace.observe.metrics import EngineStats
     from headrace.store.database import Database
@@ -211,7 +211,7 @@ async def _serve(settings: Settings, say: Callable[[str], None]) -> None:
         starting = asyncio.create_task(client.start())
         # While the worker imports and loads, this process reads the tokenizer.
         chat = await asyncio.to_thread(_local, client, path, settings)
-        services = _services(settings, client, chat, control)
+        services = _services(settings, client, _served(settings, chat, stack), control)
         server = uvicorn.Server(
             uvicorn.Config(
                 build(services),
@@ -258,13 +258,32 @@ async def open_store(settings: Settings) -> AsyncGenerator["Database"]:
         await database.close()
 
 
+def _served(
+    settings: Settings, chat: "EngineChat", stack: contextlib.AsyncExitStack
+) -> dict[str, "Served"]:
+    """Every model by name: the local one, and those of the providers in the settings."""
+    from headrace.gateway.services import Served
+
+    name = chat.card.name
+    models = {name: Served(card=chat.card, chat=chat, completions=chat, codec=chat)}
+    if settings.routes:
+        from headrace.providers.assemble import open_routes
+
+        for route, opened in open_routes(settings, {name: chat}, stack).items():
+            models[route] = Served(card=opened.card, chat=opened.chat, counter=opened.counter)
+    return models
+
+
 def _services(
-    settings: Settings, client: "EngineClient", chat: "EngineChat", control: "Control | None"
+    settings: Settings,
+    client: "EngineClient",
+    models: "dict[str, Served]",
+    control: "Control | None",
 ) -> "Services":
     from headrace.console.pages import PageInfo
     from headrace.console.pages import build as build_pages
     from headrace.engine.client import EngineState
-    from headrace.gateway.services import Health, Limits, Served, Services
+    from headrace.gateway.services import Health, Limits, Services
     from headrace.observe.logs import RequestLog
     from headrace.observe.metrics import EngineStats
 
@@ -280,11 +299,10 @@ def _services(
         except HeadraceError:
             return None
 
-    name = chat.card.name
-    info = PageInfo(models=(name,), auth=settings.server.auth, version=__version__)
+    info = PageInfo(models=tuple(models), auth=settings.server.auth, version=__version__)
     pages = build_pages(lambda: info)
     return Services(
-        models={name: Served(card=chat.card, chat=chat, completions=chat, codec=chat)},
+        models=models,
         keys=None if control is None else control.keys,
         ledger=None if control is None else control.ledger,
         prices=None if control is None else control.prices,

@@ -8,10 +8,10 @@ one named. Keys are dotted (`engine.max_batch_tokens`); in the environment the s
 import difflib
 import os
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, cast, get_args, get_origin, get_type_hints
 
 from headrace.errors import ConfigError
 
@@ -91,12 +91,64 @@ class PathSettings:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ProviderSettings:
+    """`[providers.NAME]`: an API that serves models."""
+
+    kind: str = ""
+    """openai | azure | compatible | anthropic | gemini | vertex | bedrock."""
+    url: str = ""
+    """Empty = the kind's own; azure and compatible have none."""
+    key: str = ""
+    """env:NAME or file:PATH, never the key itself; a file is read again when it changes."""
+    project: str = ""
+    """Of vertex."""
+    region: str = ""
+    """Of vertex and bedrock."""
+    profile: str = ""
+    """Of bedrock: in AWS's own files; empty = wherever AWS's tools look."""
+    api_version: str = ""
+    """Of azure: for addresses by deployment; empty = Azure's v1 API."""
+    connect_timeout_s: float = 10.0
+    first_byte_timeout_s: float = 60.0
+    """From the request to the first byte of its answer."""
+    idle_timeout_s: float = 60.0
+    """Between two pieces of an answer."""
+    total_timeout_s: float = 600.0
+    max_connections: int = 0
+    """At once, of each route; 0 = no limit."""
+    attempts: int = 3
+    """In all, before the first byte; 1 = never again."""
+    breaker_failures: int = 5
+    """In a row, after which it is not asked for a while; 0 = always asked."""
+    breaker_open_s: float = 10.0
+    """The first time; doubled, up to 300, while trials fail."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RouteSettings:
+    """`[routes.NAME]`: a model under the name that clients use."""
+
+    provider: str = ""
+    """Name of a provider."""
+    model: str = ""
+    """What the provider calls it; empty = the route's name."""
+    context_tokens: int = 0
+    """As clients are told; 0 = unknown."""
+    max_output_tokens: int = 8192
+    """Sent to an API that demands a limit where a request sets none."""
+    fallback: tuple[str, ...] = ()
+    """Routes, or the local model, asked in order where this one does not answer."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Settings:
     server: ServerSettings = ServerSettings()
     model: ModelSettings = ModelSettings()
     engine: EngineSettings = EngineSettings()
     paths: PathSettings = PathSettings()
     store: StoreSettings = StoreSettings()
+    providers: Mapping[str, ProviderSettings] = field(default_factory=dict[str, ProviderSettings])
+    routes: Mapping[str, RouteSettings] = field(default_factory=dict[str, RouteSettings])
     origins: Mapping[str, str] = field(default_factory=dict[str, str])
     """Dotted key -> where its value came from; a key that is absent has its default."""
 
@@ -145,10 +197,12 @@ def load(
 
 def with_value(settings: Settings, key: str, value: object, *, origin: str) -> Settings:
     """The settings with one dotted key replaced; strings are parsed to the key's type."""
+    section, _, name = key.partition(".")
+    if section in _TABLES:
+        return _with_table(settings, section, name, value, origin)
     known = _keys(settings)
     if key not in known:
         raise ConfigError(f"{origin}: unknown setting {key!r}{_nearest(key, known)}")
-    section, name = key.split(".")
     part = getattr(settings, section)
     kind = get_type_hints(type(part))[name]
     changed = replace(part, **{name: _coerce(key, value, kind, origin)})
@@ -157,7 +211,53 @@ def with_value(settings: Settings, key: str, value: object, *, origin: str) -> S
 
 def as_dict(settings: Settings) -> dict[str, object]:
     """Dotted key -> value, for `--json` and `/explain`."""
-    return _keys(settings)
+    tables = {
+        f"{section}.{name}.{item.name}": getattr(entry, item.name)
+        for section in _TABLES
+        for name, entry in getattr(settings, section).items()
+        for item in fields(entry)
+    }
+    return _keys(settings) | tables
+
+
+def secret(reference: str, environ: Mapping[str, str] | None = None) -> Callable[[], str]:
+    """The value that `env:NAME` or `file:PATH` stands for, now and whenever it is asked for.
+
+    Raises:
+        ConfigError: Another kind of reference (a key in a config file is a key in a backup), or
+            nothing is there.
+    """
+    environ = os.environ if environ is None else environ
+    kind, _, where = reference.partition(":")
+    if kind == "env":
+        value = environ.get(where, "").strip()
+        if not value:
+            raise ConfigError(f"the environment variable {where} is not set; a key is read from it")
+        return lambda: value
+    if kind == "file":
+        file = _SecretFile(Path(where).expanduser())
+        file()
+        return file
+    raise ConfigError("a key must be written as env:NAME or file:PATH, never itself")
+
+
+class _SecretFile:
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._read_at = (0, 0)
+        self._value = ""
+
+    def __call__(self) -> str:
+        try:
+            found = self._path.stat()
+            if (found.st_mtime_ns, found.st_ino) != self._read_at:
+                self._value = self._path.read_text(encoding="utf-8").strip()
+                self._read_at = (found.st_mtime_ns, found.st_ino)
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"cannot read a key from {self._path}: {error}") from error
+        if not self._value:
+            raise ConfigError(f"{self._path} is empty; a key is read from it")
+        return self._value
 
 
 def state_dir(settings: Settings, environ: Mapping[str, str] | None = None) -> Path:
@@ -201,6 +301,37 @@ def _read_toml(path: Path) -> list[tuple[str, object]]:
             )
         flat += [(f"{section}.{name}", value) for name, value in table.items()]
     return flat
+
+
+_TABLES: Mapping[str, type[ProviderSettings] | type[RouteSettings]] = {
+    "providers": ProviderSettings,
+    "routes": RouteSettings,
+}
+
+
+def _with_table(
+    settings: Settings, section: str, name: str, value: object, origin: str
+) -> Settings:
+    """The settings with one named table."""
+    kind = _TABLES[section]
+    if not isinstance(value, dict):
+        raise ConfigError(f"{origin}: {section}.{name} is no table; write [{section}.NAME] in TOML")
+    hints = get_type_hints(kind)
+    made: dict[str, Any] = {}
+    for item, found in cast("dict[str, object]", value).items():
+        key = f"{section}.{name}.{item}"
+        if item not in hints:
+            raise ConfigError(f"{origin}: unknown setting {key!r}{_nearest(item, hints)}")
+        if hints[item] == tuple[str, ...]:
+            texts = cast("list[object]", found) if isinstance(found, list) else [None]
+            if not all(isinstance(text, str) for text in texts):
+                raise ConfigError(f"{origin}: {key} = {found!r} is not a list of strings")
+            made[item] = tuple(texts)
+        else:
+            made[item] = _coerce(key, found, hints[item], origin)
+    entries = {**getattr(settings, section), name: kind(**made)}
+    origins = {**settings.origins, **{f"{section}.{name}.{item}": origin for item in made}}
+    return replace(settings, **{section: entries}, origins=origins)
 
 
 def _keys(settings: Settings) -> dict[str, object]:

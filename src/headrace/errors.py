@@ -54,6 +54,11 @@ class HeadraceError(Exception):
         self.param = param
         """Path of the offending field (`messages[1].content`), where there is one."""
 
+    def retell(self, message: str) -> None:
+        """Say more of the same error than who raised it knew."""
+        self.message = message
+        self.args = (message,)
+
 
 class UserError(HeadraceError):
     """The caller sent something that cannot be served."""

@@ -5,11 +5,11 @@ usage is known and carries it. A stream that ends early, repeats itself or speak
 `UpstreamError`: half an answer never looks like a whole one.
 """
 
-import json
 from collections.abc import Iterator
 from typing import Any, cast
 
 from headrace.errors import UpstreamError
+from headrace.providers import shapes
 from headrace.providers.openai_errors import from_error_object
 from headrace.types import (
     Event,
@@ -52,24 +52,13 @@ class ChunkReader:
         if data == "[DONE]":
             self.done = True
             return
-        try:
-            chunk = json.loads(data)
-        except (ValueError, RecursionError):
-            raise UpstreamError(
-                f"the server sent a chunk that is not JSON: {_short(data)}"
-            ) from None
-        if not isinstance(chunk, dict):
-            raise UpstreamError(f"the server sent a chunk that is not an object: {_short(data)}")
+        chunk = shapes.parse(data)
         if chunk.get("error") is not None:
             raise from_error_object(chunk["error"], status=None)
-        try:
-            yield from self._events(cast("dict[str, Any]", chunk))
-        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-            raise UpstreamError(
-                f"the server sent a chunk with the wrong shape ({error!r}): {_short(data)}"
-            ) from error
+        with shapes.shaped(data):
+            yield from self._events(chunk)
 
-    def end(self) -> Finished:
+    def end(self) -> Iterator[Event]:
         """The last event, once the connection has ended.
 
         Raises: UpstreamError where the answer is not whole.
@@ -85,81 +74,98 @@ class ChunkReader:
                 "the tokens cannot be booked"
             )
         held = self._held
-        return Finished(reason=held.reason, index=held.index, stop=held.stop, usage=self._usage)
+        yield Finished(reason=held.reason, index=held.index, stop=held.stop, usage=self._usage)
 
     def _events(self, chunk: dict[str, Any]) -> Iterator[Event]:
-        choices: list[dict[str, Any]] = chunk.get("choices") or []
+        choices = shapes.objects(chunk.get("choices"))
         if not self._started:
             self._started = True
             yield _started(chunk, choices)
         if chunk.get("usage") is not None:
-            self._usage = _usage(chunk["usage"])
+            self._usage = _usage(shapes.mapping(chunk["usage"]))
         for choice in choices:
-            index = int(choice.get("index", 0))
+            index = shapes.count(choice.get("index"))
             if not 0 <= index < self._choices:
                 raise UpstreamError(f"the server sent choice {index} of {self._choices}")
             if index in self._finished:
                 raise UpstreamError(f"the server sent more of choice {index} after its end")
             yield from _deltas(choice, index)
-            reason = choice.get("finish_reason")
+            reason = shapes.optional_text(choice.get("finish_reason"))
             if reason is not None:
                 if reason not in _REASONS:
-                    raise UpstreamError(f"the server ended with finish_reason {_short(reason)}")
+                    raise UpstreamError(
+                        f"the server ended with finish_reason {shapes.short(reason)}"
+                    )
                 self._finished.add(index)
                 if self._held is not None:
                     yield self._held
-                self._held = Finished(
-                    reason=_REASONS[reason], index=index, stop=choice.get("stop_reason")
-                )
+                stop = _stop(choice.get("stop_reason"))
+                self._held = Finished(reason=_REASONS[reason], index=index, stop=stop)
 
 
 def _started(chunk: dict[str, Any], choices: list[dict[str, Any]]) -> Started:
-    ids: list[int] | None = chunk.get("prompt_token_ids")
-    if ids is None and choices:
-        ids = choices[0].get("prompt_token_ids")
+    found = chunk.get("prompt_token_ids")
+    if found is None and choices:
+        found = choices[0].get("prompt_token_ids")
+    ids = _ids(found)
     return Started(
-        id=str(chunk.get("id", "")),
-        model=str(chunk.get("model", "")),
-        created_s=int(chunk.get("created", 0)),
+        id=shapes.text(chunk.get("id")),
+        model=shapes.text(chunk.get("model")),
+        created_s=shapes.count(chunk.get("created")),
         # OpenAI tells the count in the last chunk only: 0 here unless the ids come now.
-        prompt_tokens=len(ids or ()),
-        prompt_ids=tuple(ids or ()),
-        system_fingerprint=str(chunk.get("system_fingerprint") or ""),
+        prompt_tokens=len(ids),
+        prompt_ids=ids,
+        system_fingerprint=shapes.text(chunk.get("system_fingerprint")),
     )
 
 
+def _ids(found: object) -> tuple[int, ...]:
+    if found is None:
+        return ()
+    if not isinstance(found, list):
+        raise TypeError(f"{shapes.short(found)} is not a list of token ids")
+    return tuple(shapes.count(token) for token in cast("list[object]", found))
+
+
+def _stop(found: object) -> str | int | None:
+    if found is None or (isinstance(found, int) and not isinstance(found, bool)):
+        return found
+    return shapes.text(found)
+
+
 def _deltas(choice: dict[str, Any], index: int) -> Iterator[Event]:
-    ids = tuple(int(token) for token in choice.get("token_ids") or ())
+    ids = _ids(choice.get("token_ids"))
     # A server sends an empty text for a token whose text it holds back (half a character): still a
     # chunk with a token, which whoever measures has to see.
     unfinished = choice.get("finish_reason") is None
     if "text" in choice:  # /completions
         logprobs = _legacy_logprobs(choice.get("logprobs"), ids)
-        if choice["text"] or ids or logprobs or unfinished:
-            yield TextDelta(text=choice["text"], index=index, token_ids=ids, logprobs=logprobs)
+        text = shapes.text(choice["text"])
+        if text or ids or logprobs or unfinished:
+            yield TextDelta(text=text, index=index, token_ids=ids, logprobs=logprobs)
         return
-    delta: dict[str, Any] = choice.get("delta") or {}
+    delta = shapes.mapping(choice.get("delta"))
     logprobs = _logprobs(choice.get("logprobs"), ids)
     pieces: list[TextDelta | ReasoningDelta | ToolCallDelta] = []
     # Ids and log-probabilities come once a chunk: the first piece of the chunk carries them.
-    reasoning = delta.get("reasoning_content") or delta.get("reasoning")
+    reasoning = shapes.text(delta.get("reasoning_content") or delta.get("reasoning"))
     if reasoning:
         pieces.append(ReasoningDelta(text=reasoning, index=index, token_ids=ids, logprobs=logprobs))
         ids, logprobs = (), ()
-    calls: list[dict[str, Any]] = delta.get("tool_calls") or []
-    content: str = delta.get("content") or delta.get("refusal") or ""
+    calls = shapes.objects(delta.get("tool_calls"))
+    content = shapes.text(delta.get("content")) or shapes.text(delta.get("refusal"))
     held_back = unfinished and delta.get("content") == "" and "role" not in delta
     if content or ((ids or logprobs or held_back) and not calls):
         pieces.append(TextDelta(text=content, index=index, token_ids=ids, logprobs=logprobs))
         ids, logprobs = (), ()
     for number, call in enumerate(calls):
-        function: dict[str, Any] = call.get("function") or {}
+        function = shapes.mapping(call.get("function"))
         pieces.append(
             ToolCallDelta(
-                call=int(call.get("index", number)),
-                id=call.get("id"),
-                name=function.get("name"),
-                arguments=function.get("arguments") or "",
+                call=number if call.get("index") is None else shapes.count(call["index"]),
+                id=shapes.optional_text(call.get("id")),
+                name=shapes.optional_text(function.get("name")),
+                arguments=shapes.text(function.get("arguments")),
                 index=index,
                 token_ids=ids,
                 logprobs=logprobs,
@@ -169,39 +175,40 @@ def _deltas(choice: dict[str, Any], index: int) -> Iterator[Event]:
     yield from pieces
 
 
-def _logprobs(found: dict[str, Any] | None, ids: tuple[int, ...]) -> tuple[TokenText, ...]:
-    entries: list[dict[str, Any]] = (found or {}).get("content") or []
+def _logprobs(found: object, ids: tuple[int, ...]) -> tuple[TokenText, ...]:
+    entries = shapes.objects(shapes.mapping(found).get("content"))
     tokens = ids if len(ids) == len(entries) else (UNKNOWN_TOKEN,) * len(entries)
     return tuple(
         TokenText(
             token=token,
             data=_bytes(entry),
-            logprob=float(entry["logprob"]),
+            logprob=shapes.logprob(entry["logprob"]),
             top=tuple(
-                (UNKNOWN_TOKEN, _bytes(rival), float(rival["logprob"]))
-                for rival in entry.get("top_logprobs") or ()
+                (UNKNOWN_TOKEN, _bytes(rival), shapes.logprob(rival["logprob"]))
+                for rival in shapes.objects(entry.get("top_logprobs"))
             ),
         )
         for token, entry in zip(tokens, entries, strict=True)
     )
 
 
-def _legacy_logprobs(found: dict[str, Any] | None, ids: tuple[int, ...]) -> tuple[TokenText, ...]:
+def _legacy_logprobs(found: object, ids: tuple[int, ...]) -> tuple[TokenText, ...]:
     if not found:
         return ()
-    texts: list[str] = found["tokens"]
-    values: list[float | None] = found["token_logprobs"]
-    tops: list[dict[str, float] | None] = found.get("top_logprobs") or [None] * len(texts)
+    fields = shapes.mapping(found)
+    texts: list[str] = [shapes.text(item) for item in fields["tokens"]]
+    values: list[object] = list(fields["token_logprobs"])
+    tops: list[object] = list(fields.get("top_logprobs") or [None] * len(texts))
     tokens = ids if len(ids) == len(texts) else (UNKNOWN_TOKEN,) * len(texts)
     return tuple(
         TokenText(
             token=token,
-            data=text.encode("utf-8", "replace"),
+            data=text.encode(),
             # An echoed prompt's first token has no probability; 0 as `TokenBackend.score` has it.
-            logprob=0.0 if value is None else float(value),
+            logprob=0.0 if value is None else shapes.logprob(value),
             top=tuple(
-                (UNKNOWN_TOKEN, rival.encode("utf-8", "replace"), float(logprob))
-                for rival, logprob in (top or {}).items()
+                (UNKNOWN_TOKEN, shapes.text(rival).encode(), shapes.logprob(logprob))
+                for rival, logprob in shapes.mapping(top).items()
             ),
         )
         for token, text, value, top in zip(tokens, texts, values, tops, strict=True)
@@ -209,23 +216,21 @@ def _legacy_logprobs(found: dict[str, Any] | None, ids: tuple[int, ...]) -> tupl
 
 
 def _bytes(entry: dict[str, Any]) -> bytes:
-    if entry.get("bytes") is not None:
-        return bytes(entry["bytes"])
-    return str(entry["token"]).encode("utf-8", "replace")
+    found = entry.get("bytes")
+    if found is None:
+        return shapes.text(entry["token"]).encode()
+    if not isinstance(found, list):  # of a number, `bytes` would make that many zeros
+        raise TypeError(f"{shapes.short(found)} is not a list of bytes")
+    return bytes(cast("list[int]", found))
 
 
 def _usage(found: dict[str, Any]) -> Usage:
-    prompt: dict[str, Any] = found.get("prompt_tokens_details") or {}
-    completion: dict[str, Any] = found.get("completion_tokens_details") or {}
+    prompt = shapes.mapping(found.get("prompt_tokens_details"))
+    completion = shapes.mapping(found.get("completion_tokens_details"))
     return Usage(
-        prompt_tokens=int(found["prompt_tokens"]),
-        cached_tokens=int(prompt.get("cached_tokens") or 0),
-        cache_write_tokens=int(prompt.get("cache_write_tokens") or 0),
-        completion_tokens=int(found.get("completion_tokens") or 0),
-        reasoning_tokens=int(completion.get("reasoning_tokens") or 0),
+        prompt_tokens=shapes.count(found["prompt_tokens"]),
+        cached_tokens=shapes.count(prompt.get("cached_tokens")),
+        cache_write_tokens=shapes.count(prompt.get("cache_write_tokens")),
+        completion_tokens=shapes.count(found.get("completion_tokens")),
+        reasoning_tokens=shapes.count(completion.get("reasoning_tokens")),
     )
-
-
-def _short(value: object) -> str:
-    text = str(value)
-    return repr(text if len(text) <= 200 else text[:200] + "...")

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from headrace.errors import InvalidParameter, UnsupportedParameter
+from headrace.providers.limits import refuse_others, unsupported
 from headrace.types import (
     AudioPart,
     ChatRequest,
@@ -41,17 +42,39 @@ _PLAIN = (
     "min_tokens",
     "ignore_eos",
 )
+_OPENAI = (
+    "temperature",
+    "top_p",
+    "frequency_penalty",
+    "presence_penalty",
+    "logit_bias",
+    "seed",
+    "n",
+    "max_tokens",
+    "stop",
+    "logprobs",
+)
+API = "OpenAI's API"
 _DEFAULTS = SamplingParams()
 
 
-def chat_body(request: ChatRequest, *, model: str, return_token_ids: bool) -> dict[str, Any]:
-    """The body of POST /chat/completions."""
+def chat_body(
+    request: ChatRequest, *, model: str, return_token_ids: bool, strict: bool = False
+) -> dict[str, Any]:
+    """The body of POST /chat/completions; `strict` = for OpenAI itself, which has no extras."""
+    if strict:
+        _refuse_extras(request)
     body = _sampling(request.sampling)
+    if strict and "max_tokens" in body:
+        body["max_completion_tokens"] = body.pop("max_tokens")
     if request.sampling.logprobs is not None:
         body |= {"logprobs": True, "top_logprobs": request.sampling.logprobs}
     if request.tools:
         body["tools"] = [_tool(tool) for tool in request.tools]
-        body["tool_choice"] = request.tool_choice.value
+        body["tool_choice"] = _tool_choice(request)
+    if not request.parallel_tool_calls:
+        body["parallel_tool_calls"] = False
+    body |= _reasoning(request)
     if request.format.kind is not FormatKind.TEXT:
         body["response_format"] = _format(request.format)
     if request.template_kwargs:
@@ -110,6 +133,39 @@ def _sampling(sampling: SamplingParams) -> dict[str, Any]:
     return body
 
 
+def _refuse_extras(request: ChatRequest) -> None:
+    refuse_others(request, api=API, carried=_OPENAI)
+    if request.continue_final_message or not request.add_generation_prompt:
+        raise unsupported(
+            "of the assistant at the end",
+            api=API,
+            param="messages",
+            way_out="end with a message of the user",
+        )
+
+
+def _tool_choice(request: ChatRequest) -> Any:
+    if request.tool_name is None:
+        return request.tool_choice.value
+    return {"type": "function", "function": {"name": request.tool_name}}
+
+
+def _reasoning(request: ChatRequest) -> dict[str, Any]:
+    wanted = request.reasoning
+    if wanted.budget_tokens is not None:
+        raise unsupported(
+            str(wanted.budget_tokens),
+            api=API,
+            param="thinking.budget_tokens",
+            way_out="name an effort",
+        )
+    if wanted.effort is not None:
+        return {"reasoning_effort": wanted.effort}
+    if wanted.enabled is False:
+        return {"reasoning_effort": "none"}
+    return {}  # a model that reasons does so unasked
+
+
 def _tool(tool: ToolSpec) -> dict[str, Any]:
     function: dict[str, Any] = {"name": tool.name, "parameters": dict(tool.parameters)}
     if tool.description is not None:
@@ -146,6 +202,15 @@ def _messages(at: int, message: Message) -> list[dict[str, Any]]:
     reasoning: list[str] = []
     for number, part in enumerate(message.parts):
         match part:
+            case DocumentPart() if part.data is not None:
+                content.append({"type": "file", "file": _file(part)})
+            case DocumentPart() if part.url is not None:
+                raise unsupported(
+                    "at a URL",
+                    api=API,
+                    param=f"messages[{at}].content[{number}]",
+                    way_out="send the data itself",
+                )
             case TextPart() | DocumentPart():
                 content.append({"type": "text", "text": part.text})
             case ImagePart():
@@ -177,6 +242,11 @@ def _messages(at: int, message: Message) -> list[dict[str, Any]]:
     if reasoning:
         answer["reasoning_content"] = "".join(reasoning)
     return [answer]
+
+
+def _file(part: DocumentPart) -> dict[str, Any]:
+    data = base64.b64encode(part.data or b"").decode()
+    return {"filename": part.title or part.id, "file_data": f"data:{part.media_type};base64,{data}"}
 
 
 def _image_url(part: ImagePart) -> str:

@@ -1,0 +1,178 @@
+"""Settings become backends: `[routes.NAME]` over `[providers.NAME]`, decorated.
+
+Each route is Fallback(Breaker(Named(Retrying(dialect over HTTP))), ...): what is asked again is one
+request of one provider, what opens a breaker has been asked again already, and what falls back has
+failed or is not asked.
+"""
+
+import time
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+
+from headrace.config import ProviderSettings, RouteSettings, Settings, secret
+from headrace.errors import ConfigError
+from headrace.providers import anthropic
+from headrace.providers.anthropic import AnthropicDialect
+from headrace.providers.bedrock import BedrockDialect, signed
+from headrace.providers.gemini import GeminiDialect
+from headrace.providers.openai_compatible import OpenAICompatible
+from headrace.providers.provider import Authorize, Provider, with_header
+from headrace.providers.resilience import (
+    Breaker,
+    BreakerPolicy,
+    CountedBy,
+    Fallback,
+    Named,
+    Retrying,
+    RetryPolicy,
+)
+from headrace.providers.upstream import Timeouts
+from headrace.types import Backend, ModelCard, TokenCounter
+
+OPENAI_URL = "https://api.openai.com"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Route:
+    """A provider's model under the name that clients use."""
+
+    card: ModelCard
+    chat: Backend
+    counter: TokenCounter | None
+
+
+def open_routes(
+    settings: Settings, local: Mapping[str, Backend], stack: AsyncExitStack
+) -> dict[str, Route]:
+    """Every route; their connections close with the stack.
+
+    Raises:
+        ConfigError: A route or provider that cannot be; the message names its setting.
+        MissingExtra: Bedrock without botocore.
+    """
+    backends: dict[str, Backend] = dict(local)
+    counters: dict[str, TokenCounter | None] = {}
+    for name, route in settings.routes.items():
+        if name in local:
+            raise ConfigError(
+                f"routes.{name} has the name of the local model; give one of them another"
+            )
+        provider = settings.providers.get(route.provider)
+        if provider is None:
+            known = ", ".join(settings.providers) or "none"
+            raise ConfigError(
+                f"routes.{name}.provider = {route.provider!r} is no provider; there is: {known}"
+            )
+        try:
+            client = _client(provider, route, route.model or name)
+        except ConfigError as error:
+            raise ConfigError(f"providers.{route.provider}: {error.message}") from error
+        stack.push_async_callback(client.close)
+        named = Named(
+            route.provider, Retrying(client, RetryPolicy(attempts=max(provider.attempts, 1)))
+        )
+        backends[name] = Breaker(
+            f"provider {route.provider}",
+            named,
+            BreakerPolicy(failures=provider.breaker_failures, open_s=provider.breaker_open_s),
+        )
+        counts = isinstance(client, Provider)
+        counters[name] = CountedBy(route.provider, client) if counts else None
+    made: dict[str, Route] = {}
+    for name, route in settings.routes.items():
+        for other in route.fallback:
+            if other not in backends or other == name:
+                raise ConfigError(
+                    f"routes.{name}.fallback: {other!r} is not another model; "
+                    f"there is: {', '.join(item for item in backends if item != name)}"
+                )
+        chain = [backends[name], *(backends[other] for other in route.fallback)]
+        made[name] = Route(
+            card=ModelCard(
+                name=name, context_tokens=route.context_tokens, created_s=int(time.time())
+            ),
+            chat=Fallback(chain) if len(chain) > 1 else chain[0],
+            counter=counters[name],
+        )
+    return made
+
+
+def _client(
+    provider: ProviderSettings, route: RouteSettings, model: str
+) -> OpenAICompatible | Provider:
+    timeouts = Timeouts(
+        connect_s=provider.connect_timeout_s,
+        first_byte_s=provider.first_byte_timeout_s,
+        idle_s=provider.idle_timeout_s,
+        total_s=provider.total_timeout_s,
+    )
+    match provider.kind:
+        case "openai" | "azure" | "compatible":
+            return _openai(provider, model, timeouts)
+        case "anthropic":
+            dialect = AnthropicDialect(
+                url=provider.url or anthropic.URL,
+                model=model,
+                max_output_tokens=route.max_output_tokens,
+            )
+            authorize = _header(provider, "x-api-key")
+        case "gemini":
+            dialect = GeminiDialect(url=provider.url, model=model)
+            authorize = _header(provider, "x-goog-api-key")
+        case "vertex":
+            dialect = GeminiDialect(
+                url=provider.url,
+                model=model,
+                project=_needed(provider.project, "project"),
+                region=_needed(provider.region, "region"),
+            )
+            authorize = _header(provider, "Authorization", prefix="Bearer ")
+        case "bedrock":
+            region = _needed(provider.region, "region")
+            dialect = BedrockDialect(url=provider.url, region=region, model=model)
+            authorize = signed(region=region, profile=provider.profile)
+        case _:
+            raise ConfigError(
+                f"kind = {provider.kind!r} is not one of openai, azure, compatible, anthropic, "
+                "gemini, vertex, bedrock"
+            )
+    return Provider(dialect, authorize, timeouts=timeouts, max_connections=provider.max_connections)
+
+
+def _openai(provider: ProviderSettings, model: str, timeouts: Timeouts) -> OpenAICompatible:
+    url, versioned = provider.url, True
+    if provider.kind == "openai":
+        url = url or OPENAI_URL
+    _needed(url, "url")
+    if provider.kind == "azure":
+        url = url.rstrip("/").removesuffix("/openai/v1").removesuffix("/openai")
+        if provider.api_version:
+            url += f"/openai/deployments/{model}?api-version={provider.api_version}"
+            versioned = False
+        else:
+            url += "/openai/v1"
+        authorize = _header(provider, "api-key")
+    elif provider.kind == "compatible" and not provider.key:
+        authorize = None  # a server of one's own may ask for none
+    else:
+        authorize = _header(provider, "Authorization", prefix="Bearer ")
+    return OpenAICompatible(
+        url=url,
+        model=model,
+        max_connections=provider.max_connections,
+        timeouts=timeouts,
+        authorize=authorize,
+        strict=provider.kind != "compatible",
+        versioned=versioned,
+    )
+
+
+def _header(provider: ProviderSettings, name: str, *, prefix: str = "") -> Authorize:
+    return with_header(name, secret(_needed(provider.key, "key")), prefix=prefix)
+
+
+def _needed(value: str, name: str) -> str:
+    if not value:
+        raise ConfigError(f"{name} is missing; a provider of this kind needs it")
+    return value

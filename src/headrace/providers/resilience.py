@@ -1,0 +1,276 @@
+"""Three decorators of a `Backend`: asking again, not asking what is down, asking another.
+
+| | when | what |
+|---|---|---|
+| `Retrying` | a retryable error before the provider began | again, after a pause (Retry-After) |
+| `Breaker` | so many failures in a row | refuses at once, for a while; then lets one request try |
+| `Fallback` | a service's error before the first content | the next backend |
+
+Invariants: once content has gone to the client nothing is asked again and nothing is spliced: what
+follows is the rest of the same answer or one error. The caller's own errors (400) and its deadline
+go up at once. Closing the stream closes the one below.
+"""
+
+import asyncio
+import contextlib
+import random
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+from headrace.errors import (
+    DeadlineExceeded,
+    HeadraceError,
+    NotFound,
+    NotReady,
+    ServiceError,
+    Unauthorized,
+    UpstreamError,
+)
+from headrace.types import Backend, ChatRequest, Event, Finished, Started, TokenCounter
+
+Sleep = Callable[[float], Awaitable[None]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RetryPolicy:
+    """How often and how long."""
+
+    attempts: int = 3
+    """In all; 1 = never again."""
+    first_pause_s: float = 0.5
+    """Doubled each time; half to the whole of it is waited."""
+    longest_pause_s: float = 20.0
+    """A provider that asks for more patience is not waited for: its error goes up."""
+
+
+class Retrying:
+    """Asks the same backend again."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        policy: RetryPolicy,
+        *,
+        sleep: Sleep = asyncio.sleep,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self._backend = backend
+        self._policy = policy
+        self._sleep = sleep
+        self._chance = chance
+
+    async def stream(self, request: ChatRequest) -> AsyncIterator[Event]:
+        """As `Backend.stream`."""
+        attempt = 0
+        while True:
+            attempt += 1
+            heard = False
+            try:
+                async with _closing(self._backend.stream(request)) as events:
+                    async for event in events:
+                        heard = True
+                        yield event
+                    return
+            except ServiceError as error:
+                pause = self._pause_s(error, attempt)
+                if heard or pause is None:
+                    raise
+            await self._sleep(pause)
+
+    def _pause_s(self, error: ServiceError, attempt: int) -> float | None:
+        policy = self._policy
+        if attempt >= policy.attempts or not error.retryable or error.begun:
+            return None
+        pause = min(policy.first_pause_s * 2 ** (attempt - 1), policy.longest_pause_s)
+        pause *= 0.5 + 0.5 * self._chance()
+        if error.retry_after_s is not None:
+            if error.retry_after_s > policy.longest_pause_s:
+                return None
+            pause = max(pause, float(error.retry_after_s))
+        return pause
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BreakerPolicy:
+    """When it opens and for how long."""
+
+    failures: int = 5
+    """In a row; 0 = it never opens."""
+    open_s: float = 10.0
+    """The first time; doubled each time a trial fails."""
+    longest_open_s: float = 300.0
+
+
+class Breaker:
+    """Does not ask a backend that fails; the same instance must see all its requests.
+
+    Closed: requests pass, failures in a row are counted. Open: all are refused until the time is
+    over. Then one request is the trial, the others are still refused; its first event closes the
+    breaker, its failure opens it for twice as long. A trial that its client leaves decides nothing.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        backend: Backend,
+        policy: BreakerPolicy,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._name = name
+        self._backend = backend
+        self._policy = policy
+        self._clock = clock
+        self._failures = 0
+        self._open_s = policy.open_s
+        self._trial_at: float | None = None
+        """When the next trial may be; None = closed."""
+        self._trying = False
+        self._last = ""
+
+    @property
+    def state(self) -> str:
+        """closed, open or half-open."""
+        if self._trial_at is None:
+            return "closed"
+        return "open" if self._clock() < self._trial_at else "half-open"
+
+    async def stream(self, request: ChatRequest) -> AsyncIterator[Event]:
+        """As `Backend.stream`."""
+        trial = self._admit()
+        heard = False
+        try:
+            async with _closing(self._backend.stream(request)) as events:
+                async for event in events:
+                    if not heard:
+                        heard = True
+                        self._trying = self._trying and not trial
+                        self._trial_at, self._open_s = None, self._policy.open_s
+                    yield event
+            self._failures = 0
+        except DeadlineExceeded:
+            raise  # the caller's own time was short
+        except ServiceError as error:
+            self._failed(error, trial=trial)
+            raise
+        finally:
+            if trial:
+                self._trying = False
+
+    def _admit(self) -> bool:
+        if self._trial_at is None:
+            return False
+        wait = self._trial_at - self._clock()
+        if wait <= 0 and not self._trying:
+            self._trying = True
+            return True
+        error = NotReady(
+            f"{self._name} is not asked for now, after {self._failures} failures in a row; "
+            f"the last: {self._last}"
+        )
+        error.retry_after_s = max(1, int(wait) + 1)
+        raise error
+
+    def _failed(self, error: ServiceError, *, trial: bool) -> None:
+        self._failures += 1
+        self._last = error.message[:300]
+        if trial:
+            self._open_s = min(self._open_s * 2, self._policy.longest_open_s)
+        elif not 0 < self._policy.failures <= self._failures or self._trial_at is not None:
+            return
+        self._trial_at = self._clock() + self._open_s
+
+
+class Named:
+    """Says which provider an error is of, and keeps the operator's errors from the client.
+
+    A provider that refuses our key or does not know our model is nothing that a client did wrong.
+    """
+
+    def __init__(self, name: str, backend: Backend) -> None:
+        self._name = name
+        self._backend = backend
+
+    async def stream(self, request: ChatRequest) -> AsyncIterator[Event]:
+        """As `Backend.stream`."""
+        try:
+            async with _closing(self._backend.stream(request)) as events:
+                async for event in events:
+                    yield event
+        except (Unauthorized, NotFound) as error:
+            raise operators(self._name, error) from error
+        except ServiceError as error:
+            error.retell(f"provider {self._name}: {error.message}")
+            raise
+
+
+class Fallback:
+    """Asks the backends in order until one answers."""
+
+    def __init__(self, backends: Sequence[Backend]) -> None:
+        self._backends = tuple(backends)
+
+    async def stream(self, request: ChatRequest) -> AsyncIterator[Event]:
+        """As `Backend.stream`. `Started` is held until the backend's first content, since it
+        tells which one answers; nothing that a client sees is late for it."""
+        last = len(self._backends) - 1
+        failures: list[str] = []
+        for at, backend in enumerate(self._backends):
+            started: Started | None = None
+            spoken = False
+            try:
+                async with _closing(backend.stream(request)) as events:
+                    async for event in events:
+                        if isinstance(event, Started) and not spoken:
+                            started = event
+                            continue
+                        if started is not None and not spoken:
+                            spoken = True
+                            yield started
+                        yield event
+                        spoken = spoken or isinstance(event, Finished)
+                    return
+            except DeadlineExceeded:
+                raise
+            except ServiceError as error:
+                if spoken:
+                    raise
+                failures.append(error.message)
+                if at == last:
+                    if len(failures) > 1:
+                        error.retell("; then ".join(failures))
+                    raise
+
+
+def operators(name: str, error: HeadraceError) -> UpstreamError:
+    """A client's view of an error that only the operator can mend."""
+    made = UpstreamError(
+        f"provider {name} refuses this service itself ({error.code}); its operator must mend it"
+    )
+    made.begun = True  # asking again changes nothing
+    return made
+
+
+@contextlib.asynccontextmanager
+async def _closing(events: AsyncIterator[Event]) -> AsyncGenerator[AsyncIterator[Event]]:
+    try:
+        yield events
+    finally:
+        if isinstance(events, AsyncGenerator):
+            await events.aclose()
+
+
+class CountedBy:
+    """A provider's counter, with the operator's errors kept from the client."""
+
+    def __init__(self, name: str, counter: TokenCounter) -> None:
+        self._name = name
+        self._counter = counter
+
+    async def count(self, request: ChatRequest) -> int:
+        """As `TokenCounter.count`."""
+        try:
+            return await self._counter.count(request)
+        except (Unauthorized, NotFound) as error:
+            raise operators(self._name, error) from error

@@ -1,0 +1,320 @@
+"""HTTP to one provider: connections kept and used again, four timeouts, errors of our tree.
+
+| timeout | bounds |
+|---|---|
+| connect | opening a connection |
+| first byte | from the request to the first byte of the answer's body |
+| idle | each later wait for a byte |
+| total | the request's own deadline, and the provider's |
+
+Invariants: closing the generator closes the connection, which is how every provider's protocol
+cancels; nothing is retried here; an answer that did not end by its own rules is an error that says
+so. `begun` is set on errors after a 200: the provider may bill what follows.
+"""
+
+import asyncio
+import contextlib
+import json
+import time
+from collections.abc import (
+    AsyncGenerator,
+    Awaitable,
+    Callable,
+    Generator,
+    Iterable,
+    Mapping,
+)
+from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
+from typing import Any, Protocol, TypeVar, cast
+
+import aiohttp
+from yarl import URL
+
+from headrace.errors import (
+    DeadlineExceeded,
+    HeadraceError,
+    ServiceError,
+    UpstreamError,
+    UpstreamTimeout,
+)
+from headrace.providers.sse import SseReader
+from headrace.types import Event
+
+_T = TypeVar("_T")
+_MAX_ERROR_BYTES = 64 << 10
+_MAX_WHOLE_BYTES = 16 << 20
+_MAX_RETRY_AFTER_S = 86_400
+# Below uvicorn's 5 s: a connection that the server is about to close is not used again.
+_KEEP_ALIVE_S = 4.0
+_BODY_END_S = 0.5
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Timeouts:
+    """Seconds; None = no limit."""
+
+    connect_s: float = 10.0
+    first_byte_s: float | None = None
+    idle_s: float | None = 600.0
+    total_s: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HttpCall:
+    """One request."""
+
+    url: str
+    """Percent-encoded already."""
+    body: bytes
+    headers: Mapping[str, str] = field(default_factory=dict[str, str])
+    answers: str = "text/event-stream"
+    """Content type that a good answer has."""
+
+
+class EventReader(Protocol):
+    """Bytes of an answer → events, however the bytes were cut. Sans I/O."""
+
+    @property
+    def done(self) -> bool:
+        """Whether the answer's own last mark came."""
+        ...
+
+    def push(self, data: bytes) -> Iterable[Event]: ...
+
+    def end(self) -> Iterable[Event]:
+        """The connection has ended: the last events.
+
+        Raises: UpstreamError where the answer is not whole.
+        """
+        ...
+
+
+class DataReader(Protocol):
+    """Reads the data of each event of an event stream."""
+
+    @property
+    def done(self) -> bool: ...
+
+    def push(self, data: str) -> Iterable[Event]: ...
+
+    def end(self) -> Iterable[Event]: ...
+
+
+class SseEvents:
+    """An `EventReader` over `text/event-stream`."""
+
+    def __init__(self, inner: DataReader) -> None:
+        self._inner = inner
+        self._reader = SseReader()
+
+    @property
+    def done(self) -> bool:
+        return self._inner.done
+
+    def push(self, data: bytes) -> Iterable[Event]:
+        """The events that these bytes complete."""
+        for item in self._reader.push(data):
+            yield from self._inner.push(item)
+
+    def end(self) -> Iterable[Event]:
+        """The last events."""
+        if self._reader.unfinished and not self.done:
+            raise UpstreamError("the server's stream was cut off in the middle of an event")
+        return self._inner.end()
+
+
+ErrorReader = Callable[[int, object, int | None], HeadraceError]
+"""(status, what the body said, retry after) -> error."""
+
+
+class Upstream:
+    """The connections to one provider."""
+
+    def __init__(
+        self,
+        *,
+        timeouts: Timeouts,
+        error: ErrorReader,
+        headers: Mapping[str, str] | None = None,
+        max_connections: int = 0,
+    ) -> None:
+        self._timeouts = timeouts
+        self._error = error
+        self._headers = dict(headers or {})
+        self._max_connections = max_connections
+        self._session: aiohttp.ClientSession | None = None
+
+    async def close(self) -> None:
+        """Close every connection."""
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    @contextlib.asynccontextmanager
+    async def get(self, url: str) -> AsyncGenerator[aiohttp.ClientResponse]:
+        """A GET, whatever its status."""
+        with mapped(url):
+            async with self._open().get(url) as response:
+                yield response
+
+    async def whole(self, call: HttpCall, *, deadline_s: float | None = None) -> dict[str, Any]:
+        """POST, and the answer as one JSON object."""
+        deadline = _Deadline(deadline_s, self._timeouts.total_s)
+        with mapped(call.url):
+            response = await deadline.wait(self._post(call), self._timeouts.first_byte_s)
+        try:
+            with mapped(call.url):
+                await deadline.wait(self.check(response), self._timeouts.idle_s)
+                raw = await deadline.wait(response.content.read(_MAX_WHOLE_BYTES), None)
+            found = json.loads(raw)
+        except (ValueError, RecursionError):
+            raise UpstreamError(f"{call.url} answered no JSON") from None
+        finally:
+            response.close()
+        if not isinstance(found, dict):
+            raise UpstreamError(f"{call.url} answered no JSON object")
+        return cast("dict[str, Any]", found)
+
+    async def stream(
+        self, call: HttpCall, reader: EventReader, *, deadline_s: float | None
+    ) -> AsyncGenerator[Event, None]:
+        """POST, and the answer's events as they come."""
+        deadline = _Deadline(deadline_s, self._timeouts.total_s)
+        sent = time.monotonic()
+        with mapped(call.url):
+            response = await deadline.wait(self._post(call), self._timeouts.first_byte_s)
+        begun = False
+        try:
+            with mapped(call.url):
+                await deadline.wait(self.check(response), self._timeouts.idle_s)
+            begun = True
+            if response.content_type != call.answers:
+                raise UpstreamError(
+                    f"{call.url} answered {response.content_type or 'no content type'} where "
+                    f"{call.answers} was asked for"
+                )
+            limit = self._timeouts.first_byte_s
+            if limit is not None:
+                limit = max(limit - (time.monotonic() - sent), 0.001)
+            while not reader.done:
+                with mapped(call.url):
+                    received = await deadline.wait(response.content.readany(), limit)
+                limit = self._timeouts.idle_s
+                if not received:
+                    break
+                for event in reader.push(received):
+                    yield event
+            for event in reader.end():
+                yield event
+            with contextlib.suppress(aiohttp.ClientError, TimeoutError):
+                # The body's own end gives the connection back to be used again.
+                await asyncio.wait_for(response.content.readany(), _BODY_END_S)
+        except ServiceError as error:
+            error.begun = begun
+            raise
+        finally:
+            # Not `release`: an answer that is still running must see the connection close.
+            response.close()
+
+    async def check(self, response: aiohttp.ClientResponse) -> None:
+        """Raise what an answer other than 200 means."""
+        if response.status == 200:
+            return
+        raw = await response.content.read(_MAX_ERROR_BYTES)
+        found: object = raw.decode("utf-8", "replace").strip() or response.reason
+        with contextlib.suppress(ValueError, RecursionError):
+            tree = json.loads(raw)
+            if isinstance(tree, list) and tree:  # Google wraps its streams' errors in a list
+                tree = cast("list[object]", tree)[0]
+            if isinstance(tree, dict):
+                found = cast("dict[str, object]", tree)
+        raise self._error(response.status, found, retry_after_s(response.headers))
+
+    def _post(self, call: HttpCall) -> Awaitable[aiohttp.ClientResponse]:
+        url = URL(call.url, encoded=True)
+        headers = {"Content-Type": "application/json", **call.headers}
+        return self._open().post(url, data=call.body, headers=headers, allow_redirects=False)
+
+    def _open(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(
+                    limit=self._max_connections, keepalive_timeout=_KEEP_ALIVE_S
+                ),
+                timeout=aiohttp.ClientTimeout(
+                    total=None,
+                    sock_connect=self._timeouts.connect_s,
+                    sock_read=None,
+                ),
+                headers=self._headers,
+                read_bufsize=1 << 16,
+            )
+        return self._session
+
+
+def retry_after_s(headers: Mapping[str, str]) -> int | None:
+    """What `retry-after-ms` (OpenAI) or `Retry-After` (seconds or a date) says, rounded up."""
+    found: float | None = None
+    with contextlib.suppress(ValueError, OverflowError, TypeError):
+        if (said := headers.get("retry-after-ms")) is not None:
+            found = float(said) / 1000
+        elif (said := headers.get("Retry-After")) is not None:
+            try:
+                found = float(said)
+            except ValueError:
+                found = parsedate_to_datetime(said).timestamp() - time.time()
+    if found is None or not 0 <= found < float("inf"):
+        return None
+    return min(int(-(-found // 1)), _MAX_RETRY_AFTER_S)
+
+
+@contextlib.contextmanager
+def mapped(url: str) -> Generator[None]:
+    """What the HTTP client raises, as `UpstreamError` with the address."""
+    try:
+        yield
+    except aiohttp.ConnectionTimeoutError as error:
+        raise UpstreamTimeout(f"{url}: no connection in time") from error
+    except aiohttp.ClientConnectorError as error:
+        raise UpstreamError(
+            f"cannot reach {url}: {error.os_error.strerror or error.os_error}; is it running?"
+        ) from error
+    except TimeoutError as error:
+        raise UpstreamTimeout(f"{url}: {error or 'timed out'}") from error
+    except (aiohttp.ClientError, OSError, ValueError) as error:
+        raise UpstreamError(f"{url}: {error or type(error).__name__}") from error
+
+
+class _Deadline:
+    """Bounds each wait by its own limit and by what is left of the whole."""
+
+    def __init__(self, asked_s: float | None, total_s: float | None) -> None:
+        now = time.monotonic()
+        self._asked_s, self._total_s = asked_s, total_s
+        self._asked = None if asked_s is None else now + asked_s
+        self._total = None if total_s is None else now + total_s
+
+    async def wait(self, what: Awaitable[_T], limit_s: float | None) -> _T:
+        now = time.monotonic()
+        ends = {
+            "asked": self._asked,
+            "total": self._total,
+            "own": None if limit_s is None else now + limit_s,
+        }
+        known = {name: end for name, end in ends.items() if end is not None}
+        if not known:
+            return await what
+        first = min(known, key=lambda name: known[name])
+        limit = asyncio.timeout(known[first] - now)
+        try:
+            async with limit:
+                return await what
+        except TimeoutError:
+            if not limit.expired():
+                raise
+        if first == "asked":
+            raise DeadlineExceeded(f"the request's deadline of {self._asked_s} s passed") from None
+        if first == "total":
+            raise UpstreamTimeout(f"no whole answer within {self._total_s:g} s") from None
+        raise UpstreamTimeout(f"not a byte for {limit_s:g} s") from None
