@@ -2,7 +2,6 @@
 
     found = estimate(Workload(config=config, adapter=adapter, batch_tokens=4096))
     found.peak_bytes, found.parts                # what it needs and of what
-    check(workload, available_bytes("cpu"))      # or an error that says what to set instead
 
 The decoder that will be trained is built without values, with its adapters, and one step goes
 through it while every tensor that comes and goes is counted: nothing is assumed of what a layer
@@ -18,13 +17,17 @@ heads, H head dim.
 
 import ctypes
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+from torch.utils.checkpoint import checkpoint
 
 from headrace.model import adapters
 from headrace.model.adapters import Adapter
@@ -33,7 +36,6 @@ from headrace.model.decoder import Decoder
 from headrace.training.ledger import Ledger
 from headrace.training.logprobs import CHUNK_ROWS
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _LOOSE, _TIGHT = 0.35, 0.05
 _MMAP_THRESHOLD, _TIGHT_BYTES = -3, 1 << 20  # glibc's M_MMAP_THRESHOLD
 _PHASES = ("forward", "loss", "backward begins", "backward ends")
@@ -53,8 +55,10 @@ class Workload:
     """Share of the tokens whose scores the loss needs."""
     optimizer: str = "adamw"
     """adamw | muon."""
-    dtype: str = "float32"
-    """Of the weights that are not in NF4."""
+    precision: str = "float32"
+    """Of products: float32 | bfloat16; weights that are not in NF4 are float32 either way."""
+    checkpoint_activations: bool = False
+    """Whether each layer's inside is computed again in the backward pass."""
     device: str = "cpu"
 
 
@@ -125,7 +129,7 @@ def _dry_run(work: Workload, layers: int) -> dict[str, int]:
     ledger = Ledger()
     found: dict[str, int] = {}
     with ledger, torch.device("meta"):
-        decoder = Decoder(config).to(DTYPES[work.dtype])
+        decoder = Decoder(config)
         if work.adapter.method == "none":
             decoder.requires_grad_(requires_grad=True)
         else:
@@ -137,11 +141,14 @@ def _dry_run(work: Workload, layers: int) -> dict[str, int]:
         found["trained"] = sum(p.nbytes for p in trained)
         found["largest"] = max(p.nbytes for p in trained)
         found["optimizer"] = _optimizer_bytes(decoder, work.optimizer)
+        _wrap(decoder, work)
         _watch(decoder, ledger, found)
         ids_T = torch.zeros(work.batch_tokens, dtype=torch.long)
         pos_T = torch.arange(work.batch_tokens)
         ledger.restart()
         hidden_TD = decoder.hidden(ids_T, pos_T, _attend)
+        if work.precision == "bfloat16":
+            hidden_TD = hidden_TD.to(torch.bfloat16)
         found["forward"] = ledger.peak
         ledger.restart()
         rows = max(1, round(work.batch_tokens * work.supervised))
@@ -153,6 +160,33 @@ def _dry_run(work: Workload, layers: int) -> dict[str, int]:
         found["backward ends"] = ledger.peak
         found["gradients"] = sum(p.grad.nbytes for p in trained if p.grad is not None)
     return found
+
+
+def _wrap(decoder: Decoder, work: Workload) -> None:
+    """What `training.compute` puts around layers, as far as it changes what is kept."""
+    for layer in decoder.layers:
+        forward = layer.forward
+        if work.precision == "bfloat16":
+            forward = partial(_narrowly, forward)
+        if work.checkpoint_activations:
+            forward = partial(checkpoint, forward, use_reentrant=False, preserve_rng_state=False)
+        layer.forward = forward
+
+
+def _narrowly(forward: Callable[..., Tensor], *inputs: Any) -> Tensor:
+    with _Narrow():
+        return forward(*inputs)
+
+
+class _Narrow(TorchFunctionMode):
+    """Autocast as far as linears go: the meta device has none."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func is functional.linear:
+            args = tuple(x.to(torch.bfloat16) if isinstance(x, Tensor) else x for x in args)
+        return func(*args, **(kwargs or {}))
 
 
 def _watch(decoder: Decoder, ledger: Ledger, found: dict[str, int]) -> None:
@@ -212,12 +246,16 @@ class _HeadLoss(torch.autograd.Function):
         wants_hidden, wants_head, _ = ctx.needs_input_grad
         grad_hidden_TD = torch.zeros_like(hidden_TD) if wants_hidden else None
         grad_head_VD = torch.zeros_like(head_VD, dtype=torch.float32) if wants_head else None
-        for _ in range(2 if rows > CHUNK_ROWS else 1):  # a chunk is there until the next one is
-            hidden_CD = hidden_TD[: min(rows, CHUNK_ROWS)].clone()
-            logp_CV = torch.log_softmax((hidden_CD @ head_VD.T).float(), dim=-1)
+        narrow_VD = head_VD.to(hidden_TD.dtype)
+        # A chunk is there until the next one is.
+        for count in (min(rows, CHUNK_ROWS), min(rows - CHUNK_ROWS, CHUNK_ROWS)):
+            if count <= 0:
+                continue
+            hidden_CD = hidden_TD[:count].clone()
+            logp_CV = torch.log_softmax((hidden_CD @ narrow_VD.T).float(), dim=-1)
             grad_CV = logp_CV.exp_().to(hidden_TD.dtype)
             if grad_hidden_TD is not None:
-                grad_hidden_TD[: len(grad_CV)] = grad_CV @ head_VD
+                grad_hidden_TD[: len(grad_CV)] = grad_CV @ narrow_VD
         hidden_CD = logp_CV = grad_CV = None
         if grad_head_VD is not None:
             grad_head_VD = grad_head_VD.to(head_VD.dtype)
