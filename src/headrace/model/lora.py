@@ -34,7 +34,7 @@ class Spec:
     rank: int
     alpha: float
     dropout: float = 0.0
-    """Share of the inputs that are dropped before A, while training."""
+    """Share of the inputs that are dropped before A, in training mode while gradients are on."""
     rslora: bool = False
     dora: bool = False
 
@@ -134,7 +134,7 @@ class LoraLinear(Wrapper):
             return functional.linear(x, self.merged, linear.bias)
         if not self.enabled:
             return linear(x)
-        dropping = self.training and self.spec.dropout > 0
+        dropping = self.training and torch.is_grad_enabled() and self.spec.dropout > 0
         if self.magnitude is not None:
             return self._dora(x, dropping=dropping)
         out = linear(x)

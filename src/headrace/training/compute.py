@@ -9,12 +9,13 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from headrace.errors import ConfigError
 from headrace.kernels import dispatch
 from headrace.model.decoder import Decoder
+from headrace.model.lora import LoraLinear
 from headrace.training.parallel import Ranks
 from headrace.training.recipe import Compute
 
@@ -56,7 +57,7 @@ def wrap(decoder: Decoder, compute: Compute) -> None:
         if compute.precision == "bfloat16":
             forward = _autocast(forward, kind)
         if compute.checkpoint_activations:
-            forward = _recomputed(forward)
+            forward = _recomputed(forward, draws=_draws(layer))
         layer.forward = forward
     if compute.precision == "bfloat16":
         norm: Forward = decoder.norm.forward
@@ -71,10 +72,14 @@ def _autocast(forward: Forward, kind: str) -> Forward:
     return run
 
 
-def _recomputed(forward: Forward) -> Forward:
+def _draws(layer: nn.Module) -> bool:
+    """Whether a layer has dropout, whose random state must be brought back."""
+    return any(isinstance(m, LoraLinear) and m.spec.dropout > 0 for m in layer.modules())
+
+
+def _recomputed(forward: Forward, *, draws: bool) -> Forward:
     def run(*inputs: Any) -> Tensor:
-        # No dropout, so there is no random state to bring back.
-        return checkpoint(forward, *inputs, use_reentrant=False, preserve_rng_state=False)
+        return checkpoint(forward, *inputs, use_reentrant=False, preserve_rng_state=draws)
 
     return run
 

@@ -7,6 +7,7 @@ does (same machine, same number of threads).
 
 import signal
 import time
+import zlib
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -145,6 +146,8 @@ def run(
         for optim, lrs in zip(optims, base_lrs, strict=True):
             for group, lr in zip(optim.param_groups, lrs, strict=True):
                 group["lr"] = lr * lr_factor
+        # Dropout's draws are a function of the step, so that a resumed run makes the same.
+        torch.manual_seed(zlib.crc32(f"{trainee.fingerprint} {step}".encode()))
         done = accumulate(trainee.decoder, trainee.task, trainee.batches(step), ranks)
         norm = clip(named.values(), updates.clip_norm)
         reason = guard.judge(done.loss, norm)

@@ -120,8 +120,8 @@ def test_what_does_not_fit_is_refused_with_what_would() -> None:
     assert "what would fit: --set compute.checkpoint_activations=true" in message
     assert "--set rows.batch_tokens=1200 (" in message
     assert "--adapter lora (" not in message  # activations are nearly all of it
-    with pytest.raises(ConfigError, match=r"nothing fits here: the least is --adapter qlora .*200"):
-        fit.check(work, row_tokens=2 * T, available=1 << 20)
+    with pytest.raises(ConfigError, match=r"nothing fits here: the least is --adapter qlora .*400"):
+        fit.check(work, row_tokens=4 * T, available=1 << 20)
 
 
 def test_memory_of_a_control_group_is_what_is_left_of_it(

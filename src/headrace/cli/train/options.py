@@ -1,5 +1,6 @@
 """The options that training methods share, so that each is worded once."""
 
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -28,6 +29,26 @@ AnswerData = Annotated[
 ]
 Out = Annotated[
     Path, typer.Option(help="Where it is made: OUT/model, OUT/checkpoints, OUT/training_log.jsonl.")
+]
+
+
+class AdapterMethod(StrEnum):
+    """What is trained beside weights that stay as they are."""
+
+    LORA = "lora"
+    RSLORA = "rslora"
+    DORA = "dora"
+    QLORA = "qlora"
+
+
+AdapterChoice = Annotated[
+    AdapterMethod | None,
+    typer.Option(
+        "--adapter",
+        help="Train an adapter instead of the whole model, into OUT/adapter and, merged, "
+        "OUT/model; qlora keeps the base in 4 bits. --set adapter.rank=8, adapter.targets=q_proj "
+        "and the like say more.",
+    ),
 ]
 Sets = Annotated[
     list[str] | None,
@@ -61,6 +82,11 @@ TensorBoard = Annotated[
     typer.Option("--tensorboard", help="Write event files to OUT/tensorboard as well."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+
+def with_adapter(sets: list[str] | None, adapter: AdapterMethod | None) -> list[str]:
+    """The settings of `--adapter`, before those of `--set`."""
+    return [*([f"adapter.method={adapter.value}"] if adapter else []), *(sets or [])]
 
 
 def finish(ended: "Ended", *, json: bool, talks: bool = True) -> None:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from headrace.cli.train.options import (
+    AdapterChoice,
     Json,
     Model,
     Out,
@@ -11,6 +12,7 @@ from headrace.cli.train.options import (
     Sets,
     TensorBoard,
     finish,
+    with_adapter,
 )
 from headrace.training.recipe import Resume
 
@@ -19,6 +21,7 @@ def reward(
     model: Model,
     data: PairData,
     out: Out = Path("reward"),
+    adapter: AdapterChoice = None,
     sets: Sets = None,
     resume: ResumeMode = Resume.ASK,
     tensorboard: TensorBoard = False,
@@ -29,7 +32,7 @@ def reward(
     from headrace.training import recipe
     from headrace.training.recipes import preference as recipes
 
-    plan = recipe.with_sets(recipes.reward(), sets or [])
+    plan = recipe.with_sets(recipes.reward(), with_adapter(sets, adapter))
     events = recipes.train(
         plan, model=model, data=data, out=out, resume=resume, tensorboard=tensorboard
     )

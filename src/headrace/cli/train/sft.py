@@ -5,7 +5,17 @@ from typing import Annotated
 
 import typer
 
-from headrace.cli.train.options import Json, Model, Out, ResumeMode, Sets, TensorBoard, finish
+from headrace.cli.train.options import (
+    AdapterChoice,
+    Json,
+    Model,
+    Out,
+    ResumeMode,
+    Sets,
+    TensorBoard,
+    finish,
+    with_adapter,
+)
 from headrace.training.recipe import Resume
 
 
@@ -19,6 +29,7 @@ def sft(
         ),
     ],
     out: Out = Path("tuned"),
+    adapter: AdapterChoice = None,
     sets: Sets = None,
     resume: ResumeMode = Resume.ASK,
     tensorboard: TensorBoard = False,
@@ -29,7 +40,7 @@ def sft(
     from headrace.training import recipe
     from headrace.training.recipes import sft as recipes
 
-    plan = recipe.with_sets(recipes.Sft(), sets or [])
+    plan = recipe.with_sets(recipes.Sft(), with_adapter(sets, adapter))
     events = recipes.train(
         plan, model=model, data=data, out=out, resume=resume, tensorboard=tensorboard
     )

@@ -13,15 +13,21 @@ from pathlib import Path
 import torch
 
 from headrace.errors import CheckpointError, ConfigError
-from headrace.model import checkpoint
+from headrace.model import adapters, checkpoint
+from headrace.model.adapter_files import Origin, save_adapter
+from headrace.model.adapters import Adapter
 from headrace.model.config import ModelConfig
 from headrace.model.decoder import Decoder
+from headrace.model.files import peek
+from headrace.model.nf4 import Nf4Linear
+from headrace.model.nf4_load import load_nf4
 from headrace.tokens import ChatTemplate, Tokenizer, render
-from headrace.training import sample
-from headrace.training.recipe import Compute, Shape, Updates
+from headrace.training import fit, memory, sample
+from headrace.training.recipe import Compute, Rows, Shape, Updates
 from headrace.training.watch import Published
 from headrace.types import Message
 
+WHOLE_MODEL = Adapter()
 _CARRIED = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -39,7 +45,7 @@ class Base:
     """A model that is to be tuned."""
 
     decoder: Decoder
-    """In float32, its memory its own."""
+    """In float32, its memory its own, or with adapters over weights that stay as they are."""
     tokenizer: Tokenizer
     template: ChatTemplate
     loaded: checkpoint.Checkpoint
@@ -76,12 +82,20 @@ def fresh(shape: Shape, *, seed: int, eos_id: int | None, pad_id: int | None) ->
     return decoder
 
 
-def read(model: Path) -> Base:
-    """Load what is to be tuned.
+def read(model: Path, adapter: Adapter = WHOLE_MODEL, *, seed: int = 0) -> Base:
+    """Load what is to be tuned, with adapters where they are asked for.
+
+    Args:
+        model: A full-precision directory.
+        adapter: What of it is trained.
+        seed: Of fresh adapters.
 
     Raises:
         CheckpointError: It cannot be loaded, or is quantized.
+        ConfigError: An adapter that does not fit it.
     """
+    if adapter.method != "none":
+        return _adapted(model, adapter, seed)
     loaded = checkpoint.load(model, dtype="float32")
     if loaded.config.quantization is not None:
         raise CheckpointError(
@@ -92,6 +106,28 @@ def read(model: Path) -> Base:
         # Weights are mapped from the file, which a step must not write to.
         param.data = param.data.clone()
         param.requires_grad_(True)
+    return _base(model, loaded)
+
+
+def _adapted(model: Path, adapter: Adapter, seed: int) -> Base:
+    plan = adapters.plan(peek(model).config, adapter)
+    if plan.base:
+        memory.tighten()
+        loaded = load_nf4(
+            model,
+            dtype="float32",
+            block=int(plan.base["block"]),
+            double=bool(plan.base["double"]),
+            skip=plan.whole,
+        )
+    else:
+        loaded = checkpoint.load(model, dtype="float32")
+    adapters.attach(loaded.decoder, plan, seed=seed)
+    loaded.decoder.train()  # dropout; it rests wherever gradients are off
+    return _base(model, loaded)
+
+
+def _base(model: Path, loaded: checkpoint.Checkpoint) -> Base:
     return Base(
         decoder=loaded.decoder,
         tokenizer=Tokenizer.load(model),
@@ -100,8 +136,35 @@ def read(model: Path) -> Base:
     )
 
 
+def foresee(
+    model: Path, adapter: Adapter, *, rows: Rows, updates: Updates, compute: Compute, device: str
+) -> dict[str, int]:
+    """What a run over rows of text will need and what is there, in MiB, for `Prepared.facts`.
+
+    Raises:
+        ConfigError: It will not fit; the message says what would.
+    """
+    work = memory.Workload(
+        config=peek(model).config,
+        adapter=adapter,
+        batch_tokens=min(rows.batch_tokens, rows.per_step * rows.row_tokens),
+        passes=2 if rows.per_step * rows.row_tokens > rows.batch_tokens else 1,
+        optimizer=updates.optimizer,
+        precision=compute.precision,
+        checkpoint_activations=compute.checkpoint_activations,
+        device=device,
+    )
+    found = fit.check(work, row_tokens=rows.row_tokens)
+    return {
+        "MiB at most in memory, estimated": found.peak_bytes >> 20,
+        "MiB free now": fit.available_bytes(device) >> 20,
+    }
+
+
 def publish(base: Base, decoder: Decoder, out: Path, *, dtype: str = "auto") -> Published:
-    """Write OUT/model, in the place of one that is there.
+    """Write OUT/model, in the place of one that is there; adapters to OUT/adapter and merged.
+
+    Adapters are merged into what they were trained over, and `decoder` is a plain one after it.
 
     Args:
         base: What it was made from.
@@ -110,9 +173,12 @@ def publish(base: Base, decoder: Decoder, out: Path, *, dtype: str = "auto") -> 
         dtype: Of the file; auto = what the base is stored in.
     """
     target = out / "model"
+    config = replace(base.loaded.config, quantization=None)
+    if adapters.wrappers(decoder):
+        config = baked(base, decoder, out)
     checkpoint.save(
         decoder,
-        replace(base.loaded.config, quantization=None),
+        config,
         target,
         dtype=base.loaded.config.dtype if dtype == "auto" else dtype,
         generation=base.loaded.generation,
@@ -120,6 +186,20 @@ def publish(base: Base, decoder: Decoder, out: Path, *, dtype: str = "auto") -> 
         replace_existing=True,
     )
     return published(target)
+
+
+def baked(base: Base, decoder: Decoder, out: Path) -> ModelConfig:
+    """Write OUT/adapter in PEFT's format and put the sums in the decoder; its config."""
+    nf4 = next((m.stored for m in decoder.modules() if isinstance(m, Nf4Linear)), None)
+    stored = {"block": nf4.block, "double": nf4.offset is not None} if nf4 else {}
+    save_adapter(
+        decoder,
+        out / "adapter",
+        base=str(base.loaded.path),
+        origin=Origin(fingerprint=base.loaded.fingerprint, nf4=stored),
+        replace_existing=True,
+    )
+    return adapters.bake(decoder)
 
 
 def carried(base: Base) -> dict[str, bytes]:

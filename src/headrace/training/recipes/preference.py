@@ -13,6 +13,8 @@ from typing import Any, Generic, TypeVar
 
 import torch
 
+from headrace.model import adapters
+from headrace.model.adapters import Adapter
 from headrace.model.decoder import Decoder
 from headrace.model.reward import RewardModel, with_padding
 from headrace.training import compute, loop, recipe, state
@@ -44,6 +46,8 @@ class Preference(Generic[S]):
     )
     """`per_step` counts pairs (of KTO, answers); `batch_tokens` must hold both sides of a pair."""
     epochs: float = 1.0
+    adapter: Adapter = field(default_factory=Adapter)
+    """A fresh one changes nothing, so that the reference is the model that it is put on."""
     compute: Compute = field(default_factory=Compute)
     seed: int = 0
     held_out_one_in: int = 20
@@ -97,7 +101,7 @@ def train(
     resuming = state.admit(out / "checkpoints", resume)
     logs = Logs(out, tensorboard=tensorboard)
     out.mkdir(parents=True, exist_ok=True)
-    start = base.read(model)
+    start = base.read(model, plan.adapter, seed=plan.seed)
     start.decoder.to(device)
     # Before the reference is asked, so that it is rounded as the policy is.
     compute.wrap(start.decoder, plan.compute)
@@ -182,10 +186,13 @@ def _publish(start: base.Base, method: Method, out: Path) -> Published:
         return base.publish(start, start.decoder, out)
     end_id = start.tokenizer.eos_id
     assert end_id is not None  # or there would be no rows
+    config = start.loaded.config
+    if adapters.wrappers(start.decoder):
+        config = base.baked(start, start.decoder, out)
     made = RewardModel(
         decoder=start.decoder,
         head=method.head,
-        config=with_padding(start.loaded.config, end_id),
+        config=with_padding(config, end_id),
     )
     made.save(
         out / "model",

@@ -15,6 +15,7 @@ from headrace.data.chat_file import conversations
 from headrace.data.corpus import Mixture, batches
 from headrace.data.pack import TokenRow, pack
 from headrace.errors import DataError
+from headrace.model.adapters import Adapter
 from headrace.training import evaluate, loop, recipe, state
 from headrace.training.log import Logs
 from headrace.training.recipe import Compute, Resume, Rows, Updates
@@ -41,6 +42,7 @@ class Sft:
         default_factory=lambda: Rows(per_step=32, row_tokens=2048, batch_tokens=4096)
     )
     epochs: float = 1.0
+    adapter: Adapter = field(default_factory=Adapter)
     compute: Compute = field(default_factory=Compute)
     seed: int = 0
     held_out_one_in: int = 20
@@ -78,7 +80,15 @@ def train(
     resuming = state.admit(out / "checkpoints", resume)
     logs = Logs(out, tensorboard=tensorboard)
     out.mkdir(parents=True, exist_ok=True)
-    start = base.read(model)
+    expected = base.foresee(
+        model,
+        plan.adapter,
+        rows=plan.rows,
+        updates=plan.updates,
+        compute=plan.compute,
+        device="cpu",
+    )
+    start = base.read(model, plan.adapter, seed=plan.seed)
     chats = _prepared(plan, start, conversations(data))
     updates = base.with_steps(
         plan.updates, epochs=plan.epochs, rows=len(chats.rows), per_step=plan.rows.per_step
@@ -91,6 +101,7 @@ def train(
             "conversations": len(chats.rows),
             "supervised tokens": sum(int((row.weights[1:] > 0).sum()) for row in chats.rows),
             "too long and left out": chats.too_long,
+            **expected,
         },
     )
     mixture = Mixture(rows=chats.rows, per_step=plan.rows.per_step, seed=plan.seed)
