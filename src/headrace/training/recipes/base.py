@@ -190,8 +190,11 @@ def publish(base: Base, decoder: Decoder, out: Path, *, dtype: str = "auto") -> 
 
 def baked(base: Base, decoder: Decoder, out: Path) -> ModelConfig:
     """Write OUT/adapter in PEFT's format and put the sums in the decoder; its config."""
-    nf4 = next((m.stored for m in decoder.modules() if isinstance(m, Nf4Linear)), None)
-    stored = {"block": nf4.block, "double": nf4.offset is not None} if nf4 else {}
+    in_nf4 = [module for module in decoder.modules() if isinstance(module, Nf4Linear)]
+    stored: dict[str, int | bool] = {}
+    for module in in_nf4:
+        stored = {"block": module.block, "double": module.offset is not None}
+        module.dtype = checkpoint.DTYPES[base.loaded.config.dtype]  # half the sum's memory
     save_adapter(
         decoder,
         out / "adapter",

@@ -101,6 +101,14 @@ def train(
     resuming = state.admit(out / "checkpoints", resume)
     logs = Logs(out, tensorboard=tensorboard)
     out.mkdir(parents=True, exist_ok=True)
+    base.foresee(
+        model,
+        plan.adapter,
+        rows=plan.rows,
+        updates=plan.updates,
+        compute=plan.compute,
+        device=device.type,
+    )
     start = base.read(model, plan.adapter, seed=plan.seed)
     start.decoder.to(device)
     # Before the reference is asked, so that it is rounded as the policy is.
