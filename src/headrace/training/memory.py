@@ -104,20 +104,22 @@ def estimate(work: Workload, *, process_bytes: int | None = None) -> Estimate:
     # A GPU's AdamW makes its temporaries for all parameters at once, a CPU's for one at a time.
     update = gradients if work.device != "cpu" else 2 * short["largest"]
     peaks["update"] = fixed + gradients + update
+    late = ("backward ends", "update")
+    there = {name: gradients if name in late or work.passes > 1 else 0 for name in peaks}
     if work.device == "cpu":
         share = _TIGHT if work.adapter.method == "qlora" else _LOOSE
-        peaks = {name: peak + int(share * (peak - fixed)) for name, peak in peaks.items()}
+        for name, peak in peaks.items():
+            peaks[name] = peak + int(share * max(0, peak - fixed - there[name]))
     phase = max(peaks, key=lambda name: peaks[name])
-    there = gradients if phase in ("backward ends", "update") or work.passes > 1 else 0
     return Estimate(
         peak_bytes=peaks[phase],
         phase=phase,
         parts={
             "weights": weights - (trained if work.adapter.method != "none" else 0),
             "adapters": trained if work.adapter.method != "none" else 0,
-            "gradients": there,
+            "gradients": there[phase],
             "optimizer": states,
-            "activations": peaks[phase] - fixed - there,
+            "activations": peaks[phase] - fixed - there[phase],
             "process": process_bytes,
         },
     )
@@ -133,8 +135,7 @@ def _dry_run(work: Workload, layers: int) -> dict[str, int]:
         if work.adapter.method == "none":
             decoder.requires_grad_(requires_grad=True)
         else:
-            # A pattern may name layers that are not run here; it then fits all of them alike.
-            adapters.attach(decoder, adapters.plan(config, work.adapter))
+            adapters.attach(decoder, _plan(work, layers))
         decoder.train()
         found["weights"] = ledger.live
         trained = [p for p in decoder.parameters() if p.requires_grad]
@@ -160,6 +161,22 @@ def _dry_run(work: Workload, layers: int) -> dict[str, int]:
         found["backward ends"] = ledger.peak
         found["gradients"] = sum(p.grad.nbytes for p in trained if p.grad is not None)
     return found
+
+
+def _plan(work: Workload, layers: int) -> adapters.Plan:
+    """The model's adapters on fewer layers: what one layer has, all are taken to have."""
+    full = adapters.plan(work.config, work.adapter)
+
+    def here(name: str) -> list[str]:
+        _, found, rest = name.partition("model.layers.")
+        kind = rest.partition(".")[2]
+        return [f"model.layers.{index}.{kind}" for index in range(layers)] if found else [name]
+
+    return replace(
+        full,
+        specs={own: spec for name, spec in full.specs.items() for own in here(name)},
+        whole=tuple(dict.fromkeys(own for name in full.whole for own in here(name))),
+    )
 
 
 def _wrap(decoder: Decoder, work: Workload) -> None:
