@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from headrace.data import sources
+from headrace.data import shards, sources
 from headrace.data.corpus import Mixture, batches, rows_of
 from headrace.data.manifest import manifest
 from headrace.data.pack import TokenRow, pack
@@ -99,6 +99,8 @@ class _Corpus:
     openings: Sequence[str]
     """First words of held-out documents, to go on from."""
     documents: int
+    tokens: int
+    """Positions to train on."""
     hashes: tuple[str, ...]
 
 
@@ -115,7 +117,8 @@ def train(
 
     Args:
         plan: The recipe.
-        data: A file or directory of texts (see `data.sources.texts`).
+        data: A file or directory of texts (see `data.sources.texts`), or a directory that `headrace
+            data prepare` made, with a split held out.
         out: Gets `model`, `checkpoints` and the log.
         tokenizer: A directory or file to take the vocabulary from; None = one is trained.
         resume: What to do with checkpoints that `out` holds.
@@ -129,14 +132,21 @@ def train(
     resuming = state.admit(out / "checkpoints", resume)
     logs = Logs(out, tensorboard=tensorboard)
     out.mkdir(parents=True, exist_ok=True)
-    documents = list(sources.texts(data))
+    prepared = shards.is_prepared(data)
+    if prepared and tokenizer is not None:
+        raise ConfigError(f"{data} is encoded already, with its own tokenizer; name no other")
+    documents = [] if prepared else list(sources.texts(data))
     if resuming and (out / "tokenizer.json").exists():
         vocabulary = Tokenizer.load(out)
     else:
-        vocabulary = _vocabulary(plan, documents, tokenizer)
+        vocabulary = _vocabulary(plan, documents, data if prepared else tokenizer)
         vocabulary.save(out)
     plan = replace(plan, shape=replace(plan.shape, vocab_tokens=vocabulary.vocab_size))
-    corpus = _tokenised(plan, documents, vocabulary)
+    corpus = (
+        _from_shards(plan, data, vocabulary)
+        if prepared
+        else _tokenised(plan, documents, vocabulary)
+    )
     end, pad = _ends(vocabulary)
     decoder = base.fresh(plan.shape, seed=plan.seed, eos_id=end, pad_id=pad)
     parameters = sum(param.numel() for param in decoder.parameters())
@@ -145,7 +155,7 @@ def train(
         trained=parameters,
         facts={
             "documents": corpus.documents,
-            "tokens": sum(len(row.ids) - 1 for row in corpus.train),
+            "tokens": corpus.tokens,
             "tokens held out": sum(b.tokens for b in corpus.held_out.batches),
         },
     )
@@ -233,7 +243,36 @@ def _tokenised(plan: Pretrain, documents: Sequence[Document], tokenizer: Tokeniz
         ),
         openings=[_opening(document.text) for document in held[:3]],
         documents=len(documents),
+        tokens=sum(len(row.ids) - 1 for row in train_rows),
         hashes=tuple(count.sha256 for count in manifest(documents)),
+    )
+
+
+def _from_shards(plan: Pretrain, data: Path, tokenizer: Tokenizer) -> _Corpus:
+    train = shards.Shards(data)
+    held = shards.Shards(data, split=shards.HELD_OUT)
+    rows = shards.ShardRows(train, max_tokens=plan.rows.row_tokens)
+    held_rows = shards.ShardRows(held, max_tokens=plan.rows.row_tokens)
+    if not len(rows) or not len(held_rows):
+        raise DataError(
+            f"{data} gives {len(rows)} rows to train on and {len(held_rows)} to judge by; prepare "
+            "it with --held-out 100 or so, and enough documents"
+        )
+    order = sorted(range(len(held_rows)), key=lambda place: sources.id_hash(f"{place}"))
+    chosen = [held_rows[place] for place in order[: plan.held_out_rows]]
+    return _Corpus(
+        train=rows,
+        held_out=evaluate.HeldOut(
+            batches=pack(chosen, max_tokens=plan.rows.batch_tokens),
+            target_bytes=evaluate.target_bytes(chosen, tokenizer, without=held.end_id),
+        ),
+        openings=[
+            _opening(tokenizer.decode(held.ids(place)[:64].tolist()))
+            for place in range(min(3, len(held)))
+        ],
+        documents=len(train) + len(held),
+        tokens=train.tokens - len(train),
+        hashes=(train.fingerprint, held.fingerprint),
     )
 
 
