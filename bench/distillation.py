@@ -200,7 +200,11 @@ def main() -> None:
         write_result(
             options.out,
             what="a student with and without a teacher, held-out nats a character",
-            arguments=vars(options),
+            arguments={
+                name: value.name if isinstance(value, Path) else value
+                for name, value in vars(options).items()
+                if name not in ("work", "out")
+            },
             result={
                 "teacher_held_out_loss": best.loss,
                 "runs": runs,
