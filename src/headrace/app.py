@@ -283,6 +283,7 @@ def _services(
     from headrace.console.pages import PageInfo
     from headrace.console.pages import build as build_pages
     from headrace.engine.client import EngineState
+    from headrace.gateway import admin
     from headrace.gateway.services import Health, Limits, Services
     from headrace.observe.logs import RequestLog
     from headrace.observe.metrics import EngineStats
@@ -301,6 +302,9 @@ def _services(
 
     info = PageInfo(models=tuple(models), auth=settings.server.auth, version=__version__)
     pages = build_pages(lambda: info)
+    extra = {"/": pages, "/static/": pages}
+    if control is not None:
+        extra[admin.PREFIX] = admin.build(control.database, control.keys)
     return Services(
         models=models,
         keys=None if control is None else control.keys,
@@ -310,7 +314,7 @@ def _services(
         engine_stats=engine_stats,
         sinks=(RequestLog(),),
         limits=Limits(max_body_bytes=settings.server.max_body_bytes),
-        extra={"/": pages, "/static/": pages},
+        extra=extra,
     )
 
 

@@ -39,6 +39,10 @@ FLUSH_S = 0.05
 IDLE_S = 1.0
 """A slice that nobody took from for so long is returned."""
 _SWEEP_S = 5.0
+_PLENTY = 64
+"""Of so many requests' worth a slice is not topped up when another runs out."""
+_REFUSED_S = 0.1
+"""So long a refusal is believed: who asks an empty budget again and again costs no transactions."""
 _TRIES = 8
 _LOG = logging.getLogger("headrace.gateway")
 
@@ -87,6 +91,12 @@ class Hold:
     settled: bool = False
 
 
+class _Refused(NamedTuple):
+    refusal: Refusal
+    least: int
+    until: float
+
+
 class _Batch(NamedTuple):
     ended: list[Entry]
     noted: list[str]
@@ -123,6 +133,7 @@ class Ledger:
         """Running, and not known to the database."""
         self._noted: set[str] = set()
         """Running or just ended, and perhaps known to it."""
+        self._refusals: dict[int, _Refused] = {}
         self._database_turn = asyncio.Lock()
         changes.on_change(self._forget)
 
@@ -141,8 +152,12 @@ class Ledger:
             wanted = [_amount(s.limit.unit, need, need.output_tokens) for s in slices]
             asks = self._asks(slices, wanted, need)
             if asks:
+                self._check_refused(asks, need)
                 refusal = await self._borrow(asks)
                 if refusal is not None:
+                    least = next(a.least for a in asks if a.limit_id == refusal.limit_id)
+                    until = time.monotonic() + _REFUSED_S
+                    self._refusals[refusal.limit_id] = _Refused(refusal, least, until)
                     raise self._refused(refusal, need)
                 slices = [self._slice(limit) for limit in limits]
             output = min([need.output_tokens, *(_affordable(s, need) for s in slices)])
@@ -294,6 +309,7 @@ class Ledger:
 
     def _forget(self) -> None:
         self._limits.clear()
+        self._refusals.clear()
         self._generation += 1
 
     async def _limits_of(self, caller: Caller) -> tuple[Limit, ...]:
@@ -316,6 +332,17 @@ class Ledger:
                 "requests under a limit are refused until it does"
             )
 
+    def _check_refused(self, asks: Sequence[Ask], need: Need) -> None:
+        """A limit that had too little a moment ago is not asked again for as much."""
+        for ask in asks:
+            known = self._refusals.get(ask.limit_id)
+            if (
+                known is not None
+                and 0 < ask.least >= known.least
+                and time.monotonic() < known.until
+            ):
+                raise self._refused(known.refusal, need)
+
     def _slice(self, limit: Limit) -> _Slice:
         now = self._clock()
         piece = self._slices.get(limit.id)
@@ -330,10 +357,12 @@ class Ledger:
         return fresh
 
     def _asks(self, slices: Sequence[_Slice], wanted: Sequence[int], need: Need) -> list[Ask]:
+        if all(piece.free >= want for piece, want in zip(slices, wanted, strict=True)):
+            return []
         asks: list[Ask] = []
         for piece, want in zip(slices, wanted, strict=True):
-            if piece.free >= want:
-                continue
+            if piece.free > _PLENTY * want:
+                continue  # else more of all at once: they run out together
             least = _amount(piece.limit.unit, need, need.least_output)
             asks.append(
                 Ask(
@@ -342,7 +371,8 @@ class Ledger:
                     ends_s=piece.ends_s,
                     counts_from_s=piece.counts_from_s,
                     least=max(least - piece.free, 0),
-                    want=want - piece.free,
+                    want=max(want - piece.free, 0),
+                    usual=want,
                 )
             )
         return asks

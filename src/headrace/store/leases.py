@@ -10,7 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from sqlalchemy import bindparam, delete, func, insert, select, update
+from sqlalchemy import Table, bindparam, delete, func, insert, select, update
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from headrace.store.database import Database
@@ -20,7 +21,7 @@ from headrace.store.tables import leases, limits, windows, workers
 LIVE = "live"
 LOST = "lost"
 BURIED = "buried"
-_AHEAD = 63
+_AHEAD = 255
 """Requests like this one that a slice is for, beyond it; where the limit has so much left that"""
 _SHARE = 16
 """no worker takes more than one part in sixteen of it."""
@@ -37,14 +38,14 @@ class Ask:
     least: int
     """With less the request cannot run."""
     want: int
+    usual: int
+    """What a request like this one takes; slices are in advance of some of those."""
 
 
 class Grant(NamedTuple):
     limit_id: int
     window_id: int
     amount: int
-    lease: int
-    """All that the worker now holds of the window."""
 
 
 class Refusal(NamedTuple):
@@ -65,20 +66,17 @@ async def touch(
     connection: AsyncConnection, database: Database, worker: str, *, lease_s: int
 ) -> None:
     """Say that a worker lives; one that was given up gets back what it had."""
-    row = (
-        await connection.execute(
-            select(workers.c.state).where(workers.c.id == worker).with_for_update()
-        )
-    ).one_or_none()
-    if row is None:
-        await connection.execute(insert(workers).values(id=worker, state=LIVE))
-    elif row.state != LIVE:
-        await _found(connection, worker)
-    await connection.execute(
-        update(workers)
-        .where(workers.c.id == worker)
-        .values(state=LIVE, expires_s=database.now_s + lease_s)
+    upsert = _insert(connection, workers).values(
+        id=worker, state=LIVE, expires_s=database.now_s + lease_s
     )
+    before = await connection.scalar(
+        upsert.on_conflict_do_update(
+            index_elements=["id"], set_={"expires_s": upsert.excluded.expires_s}
+        ).returning(workers.c.state)
+    )
+    if before != LIVE:
+        await _found(connection, worker)
+        await set_state(connection, worker, LIVE)
 
 
 async def take(
@@ -111,7 +109,7 @@ async def take(
         left = limit - int(used or 0)
         if left < ask.least or ask.limit_id not in amounts:
             return Refusal(ask.limit_id, max(left, 0), limit)
-        grants.append(Grant(ask.limit_id, 0, _slice(ask.want, max(left, 0)), 0))
+        grants.append(Grant(ask.limit_id, 0, _slice(ask.want, ask.usual, max(left, 0))))
     return [
         await _lend(connection, worker, ask, grant.amount)
         for ask, grant in zip(ordered, grants, strict=True)
@@ -164,7 +162,7 @@ async def keep(
         )
     for at, amount in targets.items():
         if amount and before.get(at) != amount:
-            await _set_lease(connection, worker, at, amount, exists=at in before)
+            await _set_lease(connection, worker, at, amount)
 
 
 async def expired(connection: AsyncConnection, database: Database, *, grace_s: int) -> list[str]:
@@ -262,38 +260,48 @@ async def _leases_with_units(connection: AsyncConnection, worker: str) -> list[_
     return [_Lent(*row) for row in await connection.execute(query)]
 
 
-def _slice(want: int, left: int) -> int:
+def _slice(want: int, usual: int, left: int) -> int:
     if want >= left:
         return left
-    return want + min(_AHEAD * want, (left - want) // _SHARE)
+    return want + min(_AHEAD * usual, (left - want) // _SHARE)
 
 
 async def _lend(connection: AsyncConnection, worker: str, ask: Ask, amount: int) -> Grant:
     same = (windows.c.limit_id == ask.limit_id) & (windows.c.starts_s == ask.starts_s)
-    changed = await connection.execute(
-        update(windows).where(same).values(leased=windows.c.leased + amount)
+    window_id = await connection.scalar(
+        update(windows).where(same).values(leased=windows.c.leased + amount).returning(windows.c.id)
     )
-    if not changed.rowcount:  # nobody else can make it: the limit's row is locked
-        await connection.execute(
-            insert(windows).values(
-                limit_id=ask.limit_id, starts_s=ask.starts_s, ends_s=ask.ends_s, leased=amount
-            )
+    if window_id is None:  # nobody else can make it: the limit's row is locked
+        window_id = await connection.scalar(
+            insert(windows)
+            .values(limit_id=ask.limit_id, starts_s=ask.starts_s, ends_s=ask.ends_s, leased=amount)
+            .returning(windows.c.id)
         )
-    window_id = (await connection.scalars(select(windows.c.id).where(same))).one()
-    own = (leases.c.worker == worker) & (leases.c.window_id == window_id)
-    before = await connection.scalar(select(leases.c.amount).where(own))
-    lease = int(before or 0) + amount
-    await _set_lease(connection, worker, window_id, lease, exists=before is not None)
-    return Grant(ask.limit_id, window_id, amount, lease)
-
-
-async def _set_lease(
-    connection: AsyncConnection, worker: str, window_id: int, amount: int, *, exists: bool
-) -> None:
-    if exists:
-        own = (leases.c.worker == worker) & (leases.c.window_id == window_id)
-        await connection.execute(update(leases).where(own).values(amount=amount))
-        return
-    await connection.execute(
-        insert(leases).values(worker=worker, window_id=window_id, amount=amount, lost=False)
+    upsert = _insert(connection, leases).values(
+        worker=worker, window_id=window_id, amount=amount, lost=False
     )
+    await connection.execute(
+        upsert.on_conflict_do_update(
+            index_elements=["worker", "window_id"],
+            set_={"amount": leases.c.amount + upsert.excluded.amount},
+        )
+    )
+    return Grant(ask.limit_id, int(window_id or 0), amount)
+
+
+async def _set_lease(connection: AsyncConnection, worker: str, window_id: int, amount: int) -> None:
+    upsert = _insert(connection, leases).values(
+        worker=worker, window_id=window_id, amount=amount, lost=False
+    )
+    await connection.execute(
+        upsert.on_conflict_do_update(
+            index_elements=["worker", "window_id"], set_={"amount": upsert.excluded.amount}
+        )
+    )
+
+
+def _insert(connection: AsyncConnection, table: Table) -> postgresql.Insert | sqlite.Insert:
+    """An INSERT that can say ON CONFLICT, which the two databases spell alike."""
+    if connection.dialect.name == "postgresql":
+        return postgresql.insert(table)
+    return sqlite.insert(table)
