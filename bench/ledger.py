@@ -92,13 +92,16 @@ async def race(url: str, options: argparse.Namespace) -> dict[str, Any]:
         each = options.attempts // options.replicas
         running = [start(url, directory, each, at) for at in range(options.replicas)]
         rng = random.Random(options.seed)
-        strike = time.monotonic() + rng.uniform(2, 4)
+        before = sizes(directory, options.replicas)
+        line_bytes = 32
         while any(process.poll() is None for process in running):
-            await asyncio.sleep(0.02)
-            if killed < options.kills and time.monotonic() > strike:
-                strike = time.monotonic() + rng.uniform(1, 4)
-                alive = [at for at, process in enumerate(running) if process.poll() is None]
-                at = rng.choice(alive)
+            await asyncio.sleep(rng.uniform(0.05, 0.25))
+            after = sizes(directory, options.replicas)
+            busy = [at for at in range(options.replicas) if after[at] > before[at]]
+            before = after
+            due = options.attempts * line_bytes * (killed + 1) // (options.kills + 2)
+            if busy and killed < options.kills and sum(after) > due:
+                at = rng.choice(busy)  # in the middle of its work, not of its imports
                 running[at].send_signal(signal.SIGKILL)
                 running[at].wait()
                 killed += 1
@@ -245,6 +248,11 @@ def make_need(input_tokens: int, output_tokens: int) -> Need:
 def start(url: str, directory: Path, attempts: int, at: int) -> "subprocess.Popen[bytes]":
     command = [sys.executable, __file__, "replica", "--url", url, "--directory", str(directory)]
     return subprocess.Popen([*command, "--attempts", str(attempts), "--seed", str(at)])
+
+
+def sizes(directory: Path, replicas: int) -> list[int]:
+    paths = [directory / f"bill-{at}" for at in range(replicas)]
+    return [path.stat().st_size if path.exists() else 0 for path in paths]
 
 
 def read_bills(directory: Path, replicas: int) -> tuple[dict[str, int], int]:
