@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import sys
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -15,13 +16,25 @@ import training_fixtures as fx
 from headrace.data.pack import pack
 from headrace.training import loop, parallel
 from headrace.training.parallel import Ranks, whole
-from headrace.training.recipe import Updates
+from headrace.training.recipe import Rows, Updates
+from headrace.training.recipes import pretrain
 from headrace.training.step import accumulate
 from headrace.training.task import Sft
 
 BATCH_TOKENS = 80
 CLIPPED = fx.updates(steps=24, checkpoint_every_s=0)
 UNCLIPPED = fx.updates(steps=24, checkpoint_every_s=0, clip_norm=0)
+
+
+_SHAPE = replace(pretrain.parse_shape("1x32"), vocab_tokens=262, context_tokens=32)
+PRETRAIN = replace(
+    pretrain.default(_SHAPE),
+    updates=fx.updates(steps=4, clip_norm=0),
+    rows=Rows(per_step=4, row_tokens=32, batch_tokens=128),
+    held_out_one_in=3,
+    evaluate_every_steps=2,
+    sample_tokens=2,
+)
 
 
 def killed(directory: Path) -> None:
@@ -40,6 +53,9 @@ def ranks(directory: Path, out: Path) -> None:
             "first": train(those, UNCLIPPED, directory / "run", seed=8, resume=True, until=5),
             "second": train(those, UNCLIPPED, directory / "run", seed=9, resume=True),
         }
+        texts = directory / "texts"
+        for event in pretrain.train(PRETRAIN, data=texts, out=directory / "model_of_two"):
+            assert those.first, event
         if those.first:
             out.write_text(json.dumps(made))
 

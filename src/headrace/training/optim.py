@@ -97,14 +97,19 @@ def optimizers(
             for params, its_decay in ((matrices + tables, decay), (vectors, 0.0))
             if params
         ]
-        return (torch.optim.AdamW(groups, lr=updates.lr, betas=betas, eps=1e-8),)
+        return (torch.optim.AdamW(groups, lr=updates.lr, betas=betas, eps=1e-8, fused=True),)
     made: list[torch.optim.Optimizer] = []
     if matrices:
         made.append(Muon(matrices, lr=updates.matrix_lr, weight_decay=decay))
     if tables or vectors:
         made.append(
             torch.optim.AdamW(
-                tables + vectors, lr=updates.lr, betas=betas, eps=1e-10, weight_decay=0.0
+                tables + vectors,
+                lr=updates.lr,
+                betas=betas,
+                eps=1e-10,
+                weight_decay=0.0,
+                fused=True,
             )
         )
     return tuple(made)

@@ -146,6 +146,9 @@ def unshard(module: nn.Module) -> None:
     Every rank must call it, and every rank then holds all.
     """
     for part in module.modules():
+        if isinstance(part, FSDPModule):
+            part.reshard()  # after a forward pass without a backward one it is put together
+    for part in module.modules():
         for name, param in list(part.named_parameters(recurse=False)):
             if isinstance(param, DTensor):
                 full = nn.Parameter(param.full_tensor().detach(), requires_grad=False)

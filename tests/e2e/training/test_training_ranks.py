@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file
 
 import training_fixtures as fx
 import training_ranks
 from headrace.training.recipe import Updates
+from headrace.training.recipes import pretrain
 
 SCRIPT = Path(training_ranks.__file__)
 SOURCE = Path(__file__).parents[3] / "src"
@@ -77,7 +79,10 @@ def _losses(steps: list[list[float]]) -> list[list[float]]:
 def test_two_ranks_train_as_one_and_take_over_from_one_another(tmp_path: Path) -> None:
     plan = training_ranks.UNCLIPPED
     _alone(tmp_path / "run", plan, stop=3)
-    out = tmp_path / "out.json"
+    texts, out = tmp_path / "texts", tmp_path / "out.json"
+    texts.mkdir()
+    for number in range(9):
+        (texts / f"{number}.txt").write_text(f"The square of {number} is {number**2}. " * 9)
     done = _start(
         "-m", "torch.distributed.run", "--nproc-per-node", "2",
         "--master-addr", "127.0.0.1", "--master-port", _free_port(),
@@ -102,3 +107,14 @@ def test_two_ranks_train_as_one_and_take_over_from_one_another(tmp_path: Path) -
     taken_over = _alone(tmp_path / "run", plan, seed=9, resume=True)
     assert taken_over["steps"] == []
     assert taken_over["weights"] == alone["weights"]
+
+    # A whole recipe: one tokenizer, one log, one model, the one that one rank makes.
+    list(pretrain.train(training_ranks.PRETRAIN, data=texts, out=tmp_path / "model_of_one"))
+    ones, twos = (
+        load_file(tmp_path / name / "model" / "model.safetensors")
+        for name in ("model_of_one", "model_of_two")
+    )
+    assert ones.keys() == twos.keys()
+    assert max(float((ones[name] - twos[name]).abs().max()) for name in ones) <= 1e-4
+    log = (tmp_path / "model_of_two" / "training_log.jsonl").read_text()
+    assert log.count('"kind": "step"') == 4

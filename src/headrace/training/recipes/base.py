@@ -10,8 +10,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
-
 from headrace.errors import CheckpointError, ConfigError
 from headrace.model import adapters, checkpoint
 from headrace.model.adapter_files import Origin, save_adapter
@@ -228,12 +226,6 @@ def with_steps(updates: Updates, *, epochs: float, rows: int, per_step: int) -> 
     if not epochs > 0:
         raise ConfigError(f"epochs {epochs} with updates.steps 0 trains nothing; raise one")
     return replace(updates, steps=max(1, math.ceil(epochs * rows / per_step)))
-
-
-def set_up(compute: Compute) -> None:
-    """Threads, before anything is computed."""
-    if compute.threads:
-        torch.set_num_threads(compute.threads)
 
 
 def answers(

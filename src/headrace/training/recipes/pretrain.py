@@ -19,8 +19,9 @@ from headrace.errors import ConfigError, DataError
 from headrace.model import checkpoint
 from headrace.model.decoder import Decoder
 from headrace.tokens import Tokenizer, train_bpe
-from headrace.training import evaluate, loop, recipe, sample, state
+from headrace.training import compute, evaluate, loop, parallel, recipe, sample, state
 from headrace.training.log import Logs
+from headrace.training.parallel import Ranks
 from headrace.training.recipe import Compute, Resume, Rows, Shape, Updates
 from headrace.training.recipes import base
 from headrace.training.task import NextToken
@@ -128,19 +129,33 @@ def train(
         Interrupted: SIGTERM or Ctrl-C; `resume` goes on from the checkpoint that was written.
         DataError: Too little text.
     """
-    base.set_up(plan.compute)
-    resuming = state.admit(out / "checkpoints", resume)
-    logs = Logs(out, tensorboard=tensorboard)
+    with parallel.joined() as ranks:
+        for event in _train(plan, data, out, tokenizer, resume, tensorboard, ranks):
+            if ranks.first:
+                yield event
+
+
+def _train(
+    plan: Pretrain,
+    data: Path,
+    out: Path,
+    tokenizer: Path | None,
+    resume: Resume,
+    tensorboard: bool,
+    ranks: Ranks,
+) -> Iterator[Event]:
+    device = compute.place(plan.compute, ranks)
+    resuming = state.admit(out / "checkpoints", resume, ranks)
+    logs = Logs(out if ranks.first else None, tensorboard=tensorboard)
     out.mkdir(parents=True, exist_ok=True)
     prepared = shards.is_prepared(data)
     if prepared and tokenizer is not None:
         raise ConfigError(f"{data} is encoded already, with its own tokenizer; name no other")
     documents = [] if prepared else list(sources.texts(data))
-    if resuming and (out / "tokenizer.json").exists():
-        vocabulary = Tokenizer.load(out)
-    else:
-        vocabulary = _vocabulary(plan, documents, data if prepared else tokenizer)
-        vocabulary.save(out)
+    if ranks.first and not (resuming and (out / "tokenizer.json").exists()):
+        _vocabulary(plan, documents, data if prepared else tokenizer).save(out)
+    ranks.meet()
+    vocabulary = Tokenizer.load(out)
     plan = replace(plan, shape=replace(plan.shape, vocab_tokens=vocabulary.vocab_size))
     corpus = (
         _from_shards(plan, data, vocabulary)
@@ -148,7 +163,7 @@ def train(
         else _tokenised(plan, documents, vocabulary)
     )
     end, pad = _ends(vocabulary)
-    decoder = base.fresh(plan.shape, seed=plan.seed, eos_id=end, pad_id=pad)
+    decoder = base.fresh(plan.shape, seed=plan.seed, eos_id=end, pad_id=pad).to(device)
     parameters = sum(param.numel() for param in decoder.parameters())
     yield Prepared(
         parameters=parameters,
@@ -159,6 +174,8 @@ def train(
             "tokens held out": sum(b.tokens for b in corpus.held_out.batches),
         },
     )
+    compute.wrap(decoder, plan.compute)
+    parallel.shard(decoder, ranks)
     mixture = Mixture(rows=corpus.train, per_step=plan.rows.per_step, seed=plan.seed)
     trainee = loop.Trainee(
         decoder=decoder,
@@ -182,12 +199,16 @@ def train(
             directory=out / "checkpoints",
             resume=resuming,
             should_stop=should_stop,
+            ranks=ranks,
         )
         yield from observed(reports, watch, logs)
     logs.close()
     target = out / "model"
-    checkpoint.save(decoder, decoder.config, target, dtype="float32", replace_existing=True)
-    vocabulary.save(target)
+    parallel.unshard(decoder)
+    if ranks.first:
+        checkpoint.save(decoder, decoder.config, target, dtype="float32", replace_existing=True)
+        vocabulary.save(target)
+    ranks.meet()
     yield base.published(target)
 
 

@@ -16,8 +16,9 @@ from headrace.data.corpus import Mixture, batches
 from headrace.data.pack import TokenRow, pack
 from headrace.errors import DataError
 from headrace.model.adapters import Adapter
-from headrace.training import evaluate, loop, recipe, state
+from headrace.training import compute, evaluate, loop, parallel, recipe, state
 from headrace.training.log import Logs
+from headrace.training.parallel import Ranks
 from headrace.training.recipe import Compute, Resume, Rows, Updates
 from headrace.training.recipes import base
 from headrace.training.supervise import Supervisor
@@ -76,9 +77,24 @@ def train(
         Interrupted: SIGTERM or Ctrl-C; `resume` goes on from the checkpoint that was written.
         DataError: A conversation that cannot be trained on, or none that fits a row.
     """
-    base.set_up(plan.compute)
-    resuming = state.admit(out / "checkpoints", resume)
-    logs = Logs(out, tensorboard=tensorboard)
+    with parallel.joined() as ranks:
+        for event in _train(plan, model, data, out, resume, tensorboard, ranks):
+            if ranks.first:
+                yield event
+
+
+def _train(
+    plan: Sft,
+    model: Path,
+    data: Path,
+    out: Path,
+    resume: Resume,
+    tensorboard: bool,
+    ranks: Ranks,
+) -> Iterator[Event]:
+    device = compute.place(plan.compute, ranks)
+    resuming = state.admit(out / "checkpoints", resume, ranks)
+    logs = Logs(out if ranks.first else None, tensorboard=tensorboard)
     out.mkdir(parents=True, exist_ok=True)
     expected = base.foresee(
         model,
@@ -86,9 +102,10 @@ def train(
         rows=plan.rows,
         updates=plan.updates,
         compute=plan.compute,
-        device="cpu",
+        device=device.type,
     )
     start = base.read(model, plan.adapter, seed=plan.seed)
+    start.decoder.to(device)
     chats = _prepared(plan, start, conversations(data))
     updates = base.with_steps(
         plan.updates, epochs=plan.epochs, rows=len(chats.rows), per_step=plan.rows.per_step
@@ -104,6 +121,8 @@ def train(
             **expected,
         },
     )
+    compute.wrap(start.decoder, plan.compute)
+    parallel.shard(start.decoder, ranks)
     mixture = Mixture(rows=chats.rows, per_step=plan.rows.per_step, seed=plan.seed)
     trainee = loop.Trainee(
         decoder=start.decoder,
@@ -132,10 +151,15 @@ def train(
             directory=out / "checkpoints",
             resume=resuming,
             should_stop=should_stop,
+            ranks=ranks,
         )
         yield from observed(reports, watch, logs)
     logs.close()
-    yield base.publish(start, start.decoder, out)
+    parallel.unshard(start.decoder)
+    made = base.publish(start, start.decoder, out) if ranks.first else None
+    ranks.meet()
+    if made is not None:
+        yield made
 
 
 def _prepared(plan: Sft, start: base.Base, chats: Sequence[Conversation]) -> _Chats:
