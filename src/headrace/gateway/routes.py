@@ -25,6 +25,7 @@ from headrace.gateway.codec import TextCodec
 from headrace.gateway.flight import Flight
 from headrace.gateway.http import Exchange, unless_left
 from headrace.gateway.messages import count_tokens, messages
+from headrace.gateway.responses import responses
 from headrace.gateway.services import Services
 from headrace.gateway.streams import merge, send_stream, whole
 from headrace.observe.metrics import CONTENT_TYPE
@@ -226,6 +227,7 @@ async def startupz(services: Services, exchange: Exchange) -> None:
 DATA: Mapping[str, tuple[str, Route]] = {
     "/v1/chat/completions": ("POST", chat),
     "/v1/completions": ("POST", completions),
+    "/v1/responses": ("POST", responses),
     "/v1/messages": ("POST", messages),
     "/v1/messages/count_tokens": ("POST", count_tokens),
     "/v1/models": ("GET", models),

@@ -217,6 +217,21 @@ def check_anthropic(status: int, raw: bytes) -> None:
         assert kinds.count("content_block_start") == kinds.count("content_block_stop")
 
 
+def check_responses(status: int, raw: bytes) -> None:
+    if status != 200:
+        assert "message" in json.loads(raw)["error"]
+        return
+    frames = payloads(raw)
+    assert [frame["sequence_number"] for frame in frames] == [*range(len(frames))]
+    kinds = [frame["type"] for frame in frames]
+    assert kinds[0] == "response.created"
+    assert kinds[-1] in ("response.completed", "response.incomplete", "response.failed")
+    assert ("error" in kinds) == (kinds[-1] == "response.failed")
+    if kinds[-1] != "response.failed":
+        added, done = "response.output_item.added", "response.output_item.done"
+        assert kinds.count(added) == kinds.count(done) == len(frames[-1]["response"]["output"])
+
+
 ASK: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 
 
@@ -229,6 +244,8 @@ async def through(kind: str, chunks: list[bytes]) -> None:
     status, raw = await call(backend(), "/v1/chat/completions", ASK)
     assert (status == 200) == ("choices" in json.loads(raw))
     check_anthropic(*await call(backend(), "/v1/messages", ASK | {"stream": True, "max_tokens": 9}))
+    question = {"model": "m", "input": "hi", "stream": True}
+    check_responses(*await call(backend(), "/v1/responses", question))
     status, raw = await call(backend(), "/v1/messages", ASK | {"max_tokens": 9})
     assert (status == 200) == (json.loads(raw)["type"] == "message")
 
