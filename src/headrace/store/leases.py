@@ -21,7 +21,7 @@ from headrace.store.tables import leases, limits, windows, workers
 LIVE = "live"
 LOST = "lost"
 BURIED = "buried"
-_AHEAD = 255
+_AHEAD = 1023
 """Requests like this one that a slice is for, beyond it; where the limit has so much left that"""
 _SHARE = 16
 """no worker takes more than one part in sixteen of it."""

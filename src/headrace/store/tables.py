@@ -175,7 +175,6 @@ postings = Table(
     Column("transaction_id", Text, nullable=False),
     _text("account"),
     _number("amount_nanousd"),
-    Index("postings_by_account", "account"),
 )
 prices = Table(
     "prices",

@@ -43,6 +43,10 @@ def test_a_budget_is_held_to_and_survives_kill_9(tmp_path: Path) -> None:
         service.wait_logged("Ctrl-C stops it")
         found = re.search(r"hr-[\w-]{20,}", service.log.read_text())
         assert found
+        admin = {"authorization": f"Bearer {found.group()}"}
+        status, text = call(service.url + "/v1/admin/whoami", headers=admin)
+        assert (status, json.loads(text)["role"]) == (200, "admin")
+        assert call(service.url + "/v1/admin/keys")[0] == 401
         headrace(service, "spend", "price", "sprout", "--input", "1", "--output", "10")
         made = json.loads(headrace(service, "keys", "make", "--json"))
         key = made["token"]
