@@ -51,6 +51,11 @@ VERBS = (
         target="headrace.cli.adapter:adapter",
         help="inspect, merge, unmerge, export adapters",
     ),
+    Verb(
+        name="export",
+        target="headrace.cli.export:export",
+        help="write a model for other programs",
+    ),
     Verb(name="model", target="headrace.cli.model:model", help="look into a checkpoint"),
     Verb(
         name="tokens", target="headrace.cli.tokens:tokens", help="count, inspect, train tokenizers"

@@ -66,6 +66,7 @@ def test_verbs_are_frozen() -> None:
         "train",
         "quantize",
         "adapter",
+        "export",
         "model",
         "tokens",
         "keys",

@@ -16,6 +16,7 @@ from headrace.cli.train.pretrain import pretrain
 from headrace.cli.train.reward import reward
 from headrace.cli.train.sft import sft
 from headrace.cli.train.sprout import sprout
+from headrace.cli.train.sweep import sweep
 
 train = typer.Typer(no_args_is_help=True, add_completion=False, help="Train a model.")
 
@@ -26,6 +27,6 @@ def _methods() -> None:
 
 
 for _method in (
-    pretrain, sft, dpo, orpo, kto, reward, grpo, ppo, distill, answers, sprout,
+    pretrain, sft, dpo, orpo, kto, reward, grpo, ppo, distill, answers, sprout, sweep,
 ):  # fmt: skip
     train.command()(_method)

@@ -20,13 +20,13 @@ from headrace.model.files import peek
 from headrace.model.nf4 import Nf4Linear
 from headrace.model.nf4_load import load_nf4
 from headrace.tokens import ChatTemplate, Tokenizer, render
-from headrace.training import fit, memory, sample
+from headrace.training import card, fit, memory, sample
 from headrace.training.recipe import Compute, Rows, Shape, Updates
 from headrace.training.watch import Published
 from headrace.types import Message
 
 WHOLE_MODEL = Adapter()
-_CARRIED = (
+CARRIED = (
     "tokenizer.json",
     "tokenizer_config.json",
     "tokenizer.model",
@@ -36,6 +36,7 @@ _CARRIED = (
     "vocab.json",
     "merges.txt",
 )
+"""Files of a model beside its weights and config that stay as they are."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -160,7 +161,7 @@ def foresee(
 
 
 def publish(base: Base, decoder: Decoder, out: Path, *, dtype: str = "auto") -> Published:
-    """Write OUT/model, in the place of one that is there; adapters to OUT/adapter and merged.
+    """Write OUT/model and its card, in the place of one that is there; adapters beside it, too.
 
     Adapters are merged into what they were trained over, and `decoder` is a plain one after it.
 
@@ -174,13 +175,15 @@ def publish(base: Base, decoder: Decoder, out: Path, *, dtype: str = "auto") -> 
     config = replace(base.loaded.config, quantization=None)
     if adapters.wrappers(decoder):
         config = baked(base, decoder, out)
+    stored = base.loaded.config.dtype if dtype == "auto" else dtype
+    facts = card.facts_of_run(decoder, dtype=stored, run=out, base=base.loaded.path)
     checkpoint.save(
         decoder,
         config,
         target,
-        dtype=base.loaded.config.dtype if dtype == "auto" else dtype,
+        dtype=stored,
         generation=base.loaded.generation,
-        beside=carried(base),
+        beside={**carried(base), card.CARD: card.card(facts).encode()},
         replace_existing=True,
     )
     return published(target)
@@ -206,7 +209,7 @@ def baked(base: Base, decoder: Decoder, out: Path) -> ModelConfig:
 def carried(base: Base) -> dict[str, bytes]:
     """The base's files that the tuned model is used with, unchanged."""
     source = base.loaded.path
-    return {n: (source / n).read_bytes() for n in _CARRIED if (source / n).is_file()}
+    return {n: (source / n).read_bytes() for n in CARRIED if (source / n).is_file()}
 
 
 def published(target: Path) -> Published:

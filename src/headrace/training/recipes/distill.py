@@ -22,7 +22,7 @@ from headrace.errors import CheckpointError, DataError
 from headrace.model import checkpoint
 from headrace.model.decoder import Decoder
 from headrace.tokens import Tokenizer
-from headrace.training import compute, evaluate, loop, recipe, state
+from headrace.training import card, compute, evaluate, loop, recipe, state
 from headrace.training.distill.stored import DistillStored, store
 from headrace.training.distill.tasks import Distill as DistillTask
 from headrace.training.log import Logs
@@ -108,6 +108,7 @@ def train(
             "too long and left out": chats.too_long,
         },
     )
+    card.note_data(out, data, records=len(chats.rows))
     mixture = Mixture(rows=chats.rows, per_step=plan.rows.per_step, seed=plan.seed)
     sampler = (
         open_sampler(twin(start.decoder), end_ids(start), EngineSettings(kernels="torch"))

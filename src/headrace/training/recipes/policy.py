@@ -19,7 +19,7 @@ from headrace.data import records, sources
 from headrace.errors import ConfigError, DataError
 from headrace.model.decoder import Decoder
 from headrace.tokens import Tokenizer, render
-from headrace.training import compute, loop, recipe, state
+from headrace.training import card, compute, loop, recipe, state
 from headrace.training.log import Logs
 from headrace.training.objectives.grpo import Average, GrpoTerms
 from headrace.training.objectives.policy import Clip
@@ -202,6 +202,7 @@ def train(
             "too long and left out": asked.too_long,
         },
     )
+    card.note_data(out, prompts, records=len(asked.train))
     method = _method(plan, start.decoder)
     sampler = open_sampler(twin(start.decoder), end_ids(start), plan.rollouts.engine)
     # As it is before a checkpoint is loaded: the model that the run began with.

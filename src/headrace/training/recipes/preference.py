@@ -17,7 +17,7 @@ from headrace.model import adapters
 from headrace.model.adapters import Adapter
 from headrace.model.decoder import Decoder
 from headrace.model.reward import RewardModel, with_padding
-from headrace.training import compute, loop, recipe, state
+from headrace.training import card, compute, loop, recipe, state
 from headrace.training.log import Logs
 from headrace.training.objectives.dpo import DpoSettings
 from headrace.training.objectives.kto import KtoSettings
@@ -125,6 +125,7 @@ def train(
             precision=plan.compute.precision,
         ),
     )
+    card.note_data(out, data, records=method.trained)
     updates = base.with_steps(
         plan.updates, epochs=plan.epochs, rows=method.trained, per_step=plan.rows.per_step
     )

@@ -12,14 +12,15 @@ from pathlib import Path
 
 from headrace.data import shards, sources
 from headrace.data.corpus import Mixture, batches, rows_of
-from headrace.data.manifest import manifest
+from headrace.data.manifest import SourceCount, manifest
 from headrace.data.pack import TokenRow, pack
 from headrace.data.sources import Document
 from headrace.errors import ConfigError, DataError
 from headrace.model import checkpoint
 from headrace.model.decoder import Decoder
+from headrace.model.generation import GenerationDefaults
 from headrace.tokens import Tokenizer, train_bpe
-from headrace.training import compute, evaluate, loop, parallel, recipe, sample, state
+from headrace.training import card, compute, evaluate, loop, parallel, recipe, sample, state
 from headrace.training.log import Logs
 from headrace.training.parallel import Ranks
 from headrace.training.recipe import Compute, Resume, Rows, Shape, Updates
@@ -94,7 +95,9 @@ def parse_shape(text: str) -> Shape:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Corpus:
+class Corpus:
+    """Texts as ids, and what of them is kept out of training."""
+
     train: Sequence[TokenRow]
     held_out: evaluate.HeldOut
     openings: Sequence[str]
@@ -103,6 +106,8 @@ class _Corpus:
     tokens: int
     """Positions to train on."""
     hashes: tuple[str, ...]
+    sources: tuple[SourceCount, ...] = ()
+    """What its card says of it; none where the texts were encoded before."""
 
 
 def train(
@@ -144,24 +149,52 @@ def _train(
     tensorboard: bool,
     ranks: Ranks,
 ) -> Iterator[Event]:
-    device = compute.place(plan.compute, ranks)
     resuming = state.admit(out / "checkpoints", resume, ranks)
-    logs = Logs(out if ranks.first else None, tensorboard=tensorboard)
     out.mkdir(parents=True, exist_ok=True)
     prepared = shards.is_prepared(data)
     if prepared and tokenizer is not None:
         raise ConfigError(f"{data} is encoded already, with its own tokenizer; name no other")
     documents = [] if prepared else list(sources.texts(data))
     if ranks.first and not (resuming and (out / "tokenizer.json").exists()):
-        _vocabulary(plan, documents, data if prepared else tokenizer).save(out)
+        vocabulary_for(plan, documents, data if prepared else tokenizer).save(out)
     ranks.meet()
     vocabulary = Tokenizer.load(out)
     plan = replace(plan, shape=replace(plan.shape, vocab_tokens=vocabulary.vocab_size))
     corpus = (
-        _from_shards(plan, data, vocabulary)
-        if prepared
-        else _tokenised(plan, documents, vocabulary)
+        _from_shards(plan, data, vocabulary) if prepared else tokenised(plan, documents, vocabulary)
     )
+    if prepared and ranks.first:
+        card.note_data(out, data, records=corpus.documents)
+    yield from train_on(
+        plan, corpus, vocabulary, out=out, resuming=resuming, tensorboard=tensorboard, ranks=ranks
+    )
+
+
+def train_on(
+    plan: Pretrain,
+    corpus: Corpus,
+    vocabulary: Tokenizer,
+    *,
+    out: Path,
+    resuming: bool,
+    tensorboard: bool = False,
+    ranks: Ranks = parallel.ALONE,
+) -> Iterator[Event]:
+    """The part of `train` after the texts have become ids, for many runs on the same corpus.
+
+    Args:
+        plan: Its `shape.vocab_tokens` is the vocabulary's.
+        corpus: From `tokenised`.
+        vocabulary: From `vocabulary_for`.
+        out: Gets `model`, `checkpoints` and the log.
+        resuming: Go on from the last checkpoint there, where there is one.
+        tensorboard: Write event files too.
+        ranks: Who trains together.
+    """
+    device = compute.place(plan.compute, ranks)
+    logs = Logs(out if ranks.first else None, tensorboard=tensorboard)
+    if corpus.sources and ranks.first:
+        card.write_manifest(out, corpus.sources)
     end, pad = _ends(vocabulary)
     decoder = base.fresh(plan.shape, seed=plan.seed, eos_id=end, pad_id=pad).to(device)
     parameters = sum(param.numel() for param in decoder.parameters())
@@ -206,7 +239,16 @@ def _train(
     target = out / "model"
     parallel.unshard(decoder)
     if ranks.first:
-        checkpoint.save(decoder, decoder.config, target, dtype="float32", replace_existing=True)
+        facts = card.facts_of_run(decoder, dtype="float32", run=out)
+        checkpoint.save(
+            decoder,
+            decoder.config,
+            target,
+            dtype="float32",
+            generation=GenerationDefaults(eos_token_ids=() if end is None else (end,)),
+            beside={card.CARD: card.card(facts).encode()},
+            replace_existing=True,
+        )
         vocabulary.save(target)
     ranks.meet()
     yield base.published(target)
@@ -217,7 +259,12 @@ def _ends(tokenizer: Tokenizer) -> tuple[int | None, int | None]:
     return tokenizer.special.get("<|im_end|>", tokenizer.eos_id), tokenizer.eos_id
 
 
-def _vocabulary(plan: Pretrain, documents: Sequence[Document], given: Path | None) -> Tokenizer:
+def vocabulary_for(plan: Pretrain, documents: Sequence[Document], given: Path | None) -> Tokenizer:
+    """The vocabulary in `given`, or one trained on the documents.
+
+    Raises:
+        ConfigError: The documents are too few for `shape.vocab_tokens`.
+    """
     if given is not None:
         return Tokenizer.load(given)
     trained = train_bpe(
@@ -234,7 +281,12 @@ def _vocabulary(plan: Pretrain, documents: Sequence[Document], given: Path | Non
     return trained
 
 
-def _tokenised(plan: Pretrain, documents: Sequence[Document], tokenizer: Tokenizer) -> _Corpus:
+def tokenised(plan: Pretrain, documents: Sequence[Document], tokenizer: Tokenizer) -> Corpus:
+    """Rows to train on and rows to judge by.
+
+    Raises:
+        DataError: There is too little of either.
+    """
     end = tokenizer.eos_id
     if end is None:
         raise DataError("the tokenizer names no eos_token, so no document could end; name one")
@@ -256,7 +308,8 @@ def _tokenised(plan: Pretrain, documents: Sequence[Document], tokenizer: Tokeniz
         )
     order = sorted(enumerate(held_rows), key=lambda r: sources.id_hash(f"{r[0]}"))
     chosen = [row for _, row in order[: plan.held_out_rows]]
-    return _Corpus(
+    counts = manifest(documents)
+    return Corpus(
         train=train_rows,
         held_out=evaluate.HeldOut(
             batches=pack(chosen, max_tokens=plan.rows.batch_tokens),
@@ -265,11 +318,12 @@ def _tokenised(plan: Pretrain, documents: Sequence[Document], tokenizer: Tokeniz
         openings=[_opening(document.text) for document in held[:3]],
         documents=len(documents),
         tokens=sum(len(row.ids) - 1 for row in train_rows),
-        hashes=tuple(count.sha256 for count in manifest(documents)),
+        hashes=tuple(count.sha256 for count in counts),
+        sources=counts,
     )
 
 
-def _from_shards(plan: Pretrain, data: Path, tokenizer: Tokenizer) -> _Corpus:
+def _from_shards(plan: Pretrain, data: Path, tokenizer: Tokenizer) -> Corpus:
     train = shards.Shards(data)
     held = shards.Shards(data, split=shards.HELD_OUT)
     rows = shards.ShardRows(train, max_tokens=plan.rows.row_tokens)
@@ -281,7 +335,7 @@ def _from_shards(plan: Pretrain, data: Path, tokenizer: Tokenizer) -> _Corpus:
         )
     order = sorted(range(len(held_rows)), key=lambda place: sources.id_hash(f"{place}"))
     chosen = [held_rows[place] for place in order[: plan.held_out_rows]]
-    return _Corpus(
+    return Corpus(
         train=rows,
         held_out=evaluate.HeldOut(
             batches=pack(chosen, max_tokens=plan.rows.batch_tokens),

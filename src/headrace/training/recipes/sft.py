@@ -16,7 +16,7 @@ from headrace.data.corpus import Mixture, batches
 from headrace.data.pack import TokenRow, pack
 from headrace.errors import DataError
 from headrace.model.adapters import Adapter
-from headrace.training import compute, evaluate, loop, parallel, recipe, state
+from headrace.training import card, compute, evaluate, loop, parallel, recipe, state
 from headrace.training.log import Logs
 from headrace.training.parallel import Ranks
 from headrace.training.recipe import Compute, Resume, Rows, Updates
@@ -121,6 +121,8 @@ def _train(
             **expected,
         },
     )
+    if ranks.first:
+        card.note_data(out, data, records=len(chats.rows))
     compute.wrap(start.decoder, plan.compute)
     parallel.shard(start.decoder, ranks)
     mixture = Mixture(rows=chats.rows, per_step=plan.rows.per_step, seed=plan.seed)

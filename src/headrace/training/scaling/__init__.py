@@ -1,0 +1,1 @@
+"""Scaling laws: small runs -> L(N, D), its uncertainty, and what a compute budget should buy."""
