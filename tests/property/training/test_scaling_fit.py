@@ -3,7 +3,7 @@
 import math
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from headrace.training.scaling.fit import fit
@@ -55,9 +55,12 @@ def test_chinchillas_constants_are_recovered_within_two_per_cent():
         assert worst(fit(runs, resamples=0).law, planted) < 0.02
 
 
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(laws(), st.integers(0, 100))
 def test_exponents_and_floor_survive_larger_noise_and_odd_runs(planted: Law, seed: int):
+    # How a term falls that is 1 % of the smallest run's loss cannot be told through 0.1 % of noise.
+    terms = planted.A / 1e6**planted.a, planted.B / 2e7**planted.b
+    assume(min(terms) > 0.1 * planted.loss(1e6, 2e7))
     runs = grid(planted, noise=1e-3, seed=seed)
     runs[seed % len(runs)] = Run(
         parameters=runs[seed % len(runs)].parameters,
