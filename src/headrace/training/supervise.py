@@ -12,8 +12,21 @@ import numpy as np
 from headrace.data.chat import Conversation, said
 from headrace.data.pack import TokenRow
 from headrace.errors import DataError
-from headrace.tokens import ChatTemplate, Rendered, Tokenizer, render
+from headrace.tokens import ChatTemplate, Rendered, SpanKind, Tokenizer, render
 from headrace.types import Role
+
+
+def turn_end(tokenizer: Tokenizer, template: ChatTemplate) -> int | None:
+    """The token that ends an answer: the first special one that the template puts after it.
+
+    Of a base model that is rarely the tokenizer's eos_token, which ends texts, not turns.
+    """
+    probe = (said(Role.USER, "probe"), said(Role.ASSISTANT, "probe"))
+    rendered = render(tokenizer, template, probe, add_generation_prompt=False)
+    said_at = [s for s in rendered.spans if s.message == 1 and s.kind is SpanKind.CONTENT]
+    after = rendered.ids[said_at[-1].end :] if said_at else ()
+    special = frozenset(tokenizer.special.values())
+    return next((token for token in after if token in special), tokenizer.eos_id)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,7 +45,7 @@ class Supervisor:
         """Learn from the template itself how an answer begins.
 
         Raises:
-            DataError: The template has no generation prompt, or the tokenizer no end of turn.
+            DataError: The template has no generation prompt, or no end of turn.
         """
         probe = (said(Role.USER, "probe"),)
         asked = render(tokenizer, template, probe, add_generation_prompt=False).ids
@@ -43,9 +56,13 @@ class Supervisor:
                 "the chat template has no generation prompt, so where an answer begins is unknown; "
                 "give a template that honours add_generation_prompt"
             )
-        if tokenizer.eos_id is None:
-            raise DataError("the tokenizer names no eos_token, so no turn could ever end; name one")
-        return cls(tokenizer=tokenizer, template=template, begin=begin, end_id=tokenizer.eos_id)
+        end_id = turn_end(tokenizer, template)
+        if end_id is None:
+            raise DataError(
+                "the chat template puts no special token after an answer and the tokenizer names "
+                "no eos_token, so no turn could ever end; name one"
+            )
+        return cls(tokenizer=tokenizer, template=template, begin=begin, end_id=end_id)
 
     def row(self, conversation: Conversation, *, given: int = 0) -> TokenRow:
         """The conversation's ids, its assistant turns supervised.

@@ -1,6 +1,7 @@
 """`headrace train pretrain` and `sft` in seconds: checkpoints that load, logs, refusals."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,25 @@ SFT = (
     "sample_tokens=2",
     "compute.threads=1",
 )
+
+
+def test_a_text_model_learns_to_end_turns_and_is_served_so(tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(SPROUT, base)
+    (base / "generation_config.json").unlink()
+    ids = Tokenizer.load(SPROUT).special
+    for name, changes in (
+        ("tokenizer_config.json", {"eos_token": "<|endoftext|>"}),
+        ("config.json", {"eos_token_id": ids["<|endoftext|>"]}),
+    ):
+        stored = json.loads((base / name).read_text())
+        (base / name).write_text(json.dumps({**stored, **changes}))
+    chats = _chats(tmp_path / "chats.jsonl", count=12)
+    words = ("sft", "--model", str(base), "--data", str(chats), "--out", str(tmp_path / "out"))
+    done = _run(*words, sets=(*SFT, "updates.steps=1"))
+    assert done.exit_code == 0, done.output
+    made = checkpoint.load(tmp_path / "out" / "model")
+    assert set(made.eos_ids) == {ids["<|im_end|>"], ids["<|endoftext|>"]}
 
 
 def test_a_model_is_tuned_on_chats_and_the_base_is_left_alone(tmp_path: Path) -> None:

@@ -40,6 +40,17 @@ def test_every_answer_and_its_end_and_nothing_else(supervisor: Supervisor) -> No
     assert _supervised(supervisor, talk) == ["Hello!<|im_end|>", "No.<|im_end|>"]
 
 
+def test_a_text_models_tokenizer_ends_texts_and_its_template_ends_turns() -> None:
+    texts = ["hello there, what is it?", "user assistant system"] * 3
+    tokenizer = train_bpe(
+        texts, vocab_size=300, special_tokens=SPECIAL, marks=MARKS, eos="<|endoftext|>"
+    )
+    supervisor = Supervisor.of(tokenizer, ChatTemplate(TEMPLATE.read_text()))
+    assert supervisor.end_id == tokenizer.special["<|im_end|>"] != tokenizer.eos_id
+    talk = Conversation(id="x", messages=turns("Hi", "Hello!"))
+    assert _supervised(supervisor, talk) == ["Hello!<|im_end|>"]
+
+
 def test_a_tool_call_is_supervised_with_its_markup(supervisor: Supervisor) -> None:
     talk = Conversation(
         id="x",

@@ -17,11 +17,13 @@ from headrace.model.adapters import Adapter
 from headrace.model.config import ModelConfig
 from headrace.model.decoder import Decoder
 from headrace.model.files import peek
+from headrace.model.generation import GenerationDefaults
 from headrace.model.nf4 import Nf4Linear
 from headrace.model.nf4_load import load_nf4
 from headrace.tokens import ChatTemplate, Tokenizer, render
 from headrace.training import card, fit, memory, sample
 from headrace.training.recipe import Compute, Rows, Shape, Updates
+from headrace.training.supervise import turn_end
 from headrace.training.watch import Published
 from headrace.types import Message
 
@@ -182,11 +184,23 @@ def publish(base: Base, decoder: Decoder, out: Path, *, dtype: str = "auto") -> 
         config,
         target,
         dtype=stored,
-        generation=base.loaded.generation,
+        generation=_stopping(base),
         beside={**carried(base), card.CARD: card.card(facts).encode()},
         replace_existing=True,
     )
     return published(target)
+
+
+def _stopping(base: Base) -> GenerationDefaults:
+    """The base's defaults, which also stop at the end of a turn: a text model's do not."""
+    known, ends = base.loaded.generation, end_ids(base)
+    return known if ends == base.loaded.eos_ids else replace(known, eos_token_ids=ends)
+
+
+def end_ids(base: Base) -> tuple[int, ...]:
+    """Tokens that end an answer: where serving stops, and where the template ends a turn."""
+    end, known = turn_end(base.tokenizer, base.template), base.loaded.eos_ids
+    return known if end is None or end in known else (end, *known)
 
 
 def baked(base: Base, decoder: Decoder, out: Path) -> ModelConfig:
@@ -235,7 +249,7 @@ def answers(
     base: Base, prompts: Sequence[Sequence[Message]], *, max_tokens: int
 ) -> Iterator[tuple[str, str]]:
     """(last message, greedy answer) of each conversation; an unfinished one ends in an ellipsis."""
-    ends = set(base.loaded.eos_ids)
+    ends = set(end_ids(base))
     for messages in prompts:
         rendered = render(base.tokenizer, base.template, messages, add_generation_prompt=True)
         ids = sample.greedy(base.decoder, rendered.ids, max_tokens=max_tokens, eos_ids=ends)

@@ -32,7 +32,7 @@ from headrace.training.policy.rollouts import Asking, Completion, Sampler, roll_
 from headrace.training.policy.twin import twin
 from headrace.training.recipe import Compute, Resume, Rows, Updates
 from headrace.training.recipes import base
-from headrace.training.recipes.policy import Open, alone, end_ids
+from headrace.training.recipes.policy import Open, alone
 from headrace.training.supervise import Supervisor
 from headrace.training.watch import Event, Prepared, Watch, observed
 
@@ -111,7 +111,7 @@ def train(
     card.note_data(out, data, records=len(chats.rows))
     mixture = Mixture(rows=chats.rows, per_step=plan.rows.per_step, seed=plan.seed)
     sampler = (
-        open_sampler(twin(start.decoder), end_ids(start), EngineSettings(kernels="torch"))
+        open_sampler(twin(start.decoder), base.end_ids(start), EngineSettings(kernels="torch"))
         if plan.on_policy
         else None
     )

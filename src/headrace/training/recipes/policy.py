@@ -204,7 +204,7 @@ def train(
     )
     card.note_data(out, prompts, records=len(asked.train))
     method = _method(plan, start.decoder)
-    sampler = open_sampler(twin(start.decoder), end_ids(start), plan.rollouts.engine)
+    sampler = open_sampler(twin(start.decoder), base.end_ids(start), plan.rollouts.engine)
     # As it is before a checkpoint is loaded: the model that the run began with.
     reference = frozen(start.decoder) if plan.kl else None
     for model_ in (start.decoder, reference):
@@ -346,14 +346,6 @@ def questions(path: Path, start: base.Base, rollouts: RollOuts, *, one_in: int) 
             f"rollouts.batch_tokens, and {len(held)} are held out; none is left to train on"
         )
     return Asked(train=train, held_out=held, too_long=too_long)
-
-
-def end_ids(start: base.Base) -> tuple[int, ...]:
-    """Tokens that end an answer: those that serving the model stops at."""
-    if start.loaded.eos_ids:
-        return start.loaded.eos_ids
-    assert start.tokenizer.eos_id is not None, "the supervisor refuses such a tokenizer"
-    return (start.tokenizer.eos_id,)
 
 
 def speller(tokenizer: Tokenizer) -> Callable[[Sequence[int]], str]:
