@@ -260,7 +260,7 @@ async def _answer(backend: Backend, job: _Job, asking: Asking, sleep: Sleep) -> 
         except HeadraceError as error:
             if not error.retryable or attempt == asking.attempts:
                 return _Answer(error=error)
-            asked_s = error.retry_after_s if isinstance(error, Overloaded) else 0
+            asked_s = (error.retry_after_s or 0) if isinstance(error, Overloaded) else 0
             await sleep(max(asked_s, 2.0 ** (attempt - 1)))
         else:
             return _judged(job, asking, collected)
