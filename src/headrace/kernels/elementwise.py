@@ -1,8 +1,9 @@
 """RMS normalisation and the rotation of queries and keys: torch references.
 
 Invariant: both compute in float32 and return the dtype they were given, so a bfloat16 model loses
-nothing here but the final rounding. Where a gradient is wanted it is written out by hand: what
-autograd makes of the same formulas takes three times as many passes over memory.
+nothing here but the final rounding; what they return is the same bits whether a gradient is wanted
+or not (an importance ratio of policy training is exactly 1 by it). Gradients are written out by
+hand: what autograd makes of the same formulas takes three times as many passes over memory.
 
 Shapes: T tokens, N heads, H head dim, P = H/2 pairs, D the last dimension of anything.
 
@@ -20,15 +21,19 @@ from torch.nn import functional
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """`x / rms(x) * weight` over the last dimension."""
-    if torch.is_grad_enabled() and x.dtype == weight.dtype == torch.float32:
-        return _RmsNorm.apply(x, weight, eps)
+    if x.dtype == weight.dtype == torch.float32:
+        if torch.is_grad_enabled():
+            return _RmsNorm.apply(x, weight, eps)
+        return (x * _scale(x, eps)).mul_(weight)
     return functional.rms_norm(x, weight.shape, weight.to(x.dtype), eps)
 
 
 def rotate(x_TNH: Tensor, cos_TP: Tensor, sin_TP: Tensor) -> Tensor:
     """Turn each pair `(x[i], x[i + P])` of a head by its position's angle; P = H/2, float32."""
-    if torch.is_grad_enabled() and x_TNH.dtype == torch.float32:
-        return _Rotate.apply(x_TNH, cos_TP, sin_TP)
+    if x_TNH.dtype == torch.float32:
+        if torch.is_grad_enabled():
+            return _Rotate.apply(x_TNH, cos_TP, sin_TP)
+        return _turned(x_TNH, cos_TP, sin_TP, back=False)
     cos_T1P, sin_T1P = cos_TP.unsqueeze(1), sin_TP.unsqueeze(1)
     a_TNP, b_TNP = x_TNH.float().chunk(2, dim=-1)
     turned = torch.cat(
@@ -37,12 +42,16 @@ def rotate(x_TNH: Tensor, cos_TP: Tensor, sin_TP: Tensor) -> Tensor:
     return turned.to(x_TNH.dtype)
 
 
+def _scale(x: Tensor, eps: float) -> Tensor:
+    return x.square().mean(-1, keepdim=True).add_(eps).rsqrt_()
+
+
 class _RmsNorm(torch.autograd.Function):
     """With n = x / rms(x): d/dx = (g w - n mean(g w n)) / rms(x), d/dw = sum over rows of g n."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight_D: Tensor, eps: float) -> Tensor:
-        scale = x.square().mean(-1, keepdim=True).add_(eps).rsqrt_()
+        scale = _scale(x, eps)
         normed = x * scale
         ctx.save_for_backward(normed, scale, weight_D)
         return normed * weight_D
