@@ -92,7 +92,8 @@ class _Rotate(torch.autograd.Function):
 def _turned(x_TNH: Tensor, cos_TP: Tensor, sin_TP: Tensor, *, back: bool) -> Tensor:
     pairs = cos_TP.shape[-1]
     turned_TNH = x_TNH * torch.cat((cos_TP, cos_TP), dim=-1).unsqueeze(1)
-    sin_T1P, sign = sin_TP.unsqueeze(1), -1 if back else 1
-    turned_TNH[..., :pairs].addcmul_(x_TNH[..., pairs:], sin_T1P, value=-sign)
-    turned_TNH[..., pairs:].addcmul_(x_TNH[..., :pairs], sin_T1P, value=sign)
+    sin_T1P = -sin_TP.unsqueeze(1) if back else sin_TP.unsqueeze(1)
+    # Products rounded before they are added, as every other implementation does: addcmul_ fuses.
+    turned_TNH[..., :pairs].sub_(x_TNH[..., pairs:] * sin_T1P)
+    turned_TNH[..., pairs:].add_(x_TNH[..., :pairs] * sin_T1P)
     return turned_TNH
