@@ -106,7 +106,7 @@ def test_thrift_takes_less() -> None:
     assert activations(checkpoint_activations=True) < 0.6 * plain
     assert activations(precision="bfloat16") < 0.9 * plain
     assert activations(batch_tokens=T // 2) < 0.6 * plain
-    last = replace(work, adapter=Adapter(method="lora", targets="layers.5.q_proj"))
+    last = replace(work, adapter=Adapter(method="lora", targets="layers.5.self_attn.q_proj"))
     assert memory.estimate(last, process_bytes=0).parts["adapters"] > 0
     more = memory.estimate(replace(work, passes=2), process_bytes=0)
     assert more.parts["gradients"] == more.parts["adapters"]
