@@ -1,5 +1,6 @@
 """What `tests/e2e/training/test_training_ranks.py` starts as processes of its own.
 
+training_ranks.py alone DIRECTORY OUT.json PLAN SEED RESUME STOP
 training_ranks.py killed DIRECTORY          trains, and is killed (-9) after step 4's report
 python -m torch.distributed.run --nproc-per-node 2 training_ranks.py ranks DIRECTORY OUT.json
 """
@@ -42,6 +43,20 @@ def killed(directory: Path) -> None:
     for report in loop.run(trainee, "pretrain", CLIPPED, directory=directory):
         if report.step == 4:
             os.kill(os.getpid(), signal.SIGKILL)
+
+
+def alone(directory: Path, out: Path, plan: str, seed: str, resume: str, stop: str) -> None:
+    model, reports = fx.trained(
+        directory,
+        CLIPPED if plan == "clipped" else UNCLIPPED,
+        model=fx.decoder(int(seed)),
+        batch_tokens=BATCH_TOKENS,
+        resume=resume == "1",
+        stop=int(stop),
+    )
+    steps = [[r.step, r.loss, r.grad_norm] for r in reports]
+    weights = {f"model.{n}": p.flatten().tolist() for n, p in model.named_parameters()}
+    out.write_text(json.dumps({"steps": steps, "weights": weights}))
 
 
 def ranks(directory: Path, out: Path) -> None:
@@ -97,4 +112,10 @@ def difference(those: Ranks) -> float:
 
 
 if __name__ == "__main__":
-    {"killed": killed, "ranks": ranks}[sys.argv[1]](*map(Path, sys.argv[2:]))
+    mode, directory, *rest = sys.argv[1:]
+    if mode == "killed":
+        killed(Path(directory))
+    elif mode == "alone":
+        alone(Path(directory), Path(rest[0]), *rest[1:])
+    else:
+        ranks(Path(directory), Path(rest[0]))
