@@ -100,7 +100,6 @@ def train(
     device = compute.place(plan.compute, ALONE)
     resuming = state.admit(out / "checkpoints", resume)
     logs = Logs(out, tensorboard=tensorboard)
-    out.mkdir(parents=True, exist_ok=True)
     base.foresee(
         model,
         plan.adapter,
@@ -110,6 +109,7 @@ def train(
         device=device.type,
     )
     start = base.read(model, plan.adapter, seed=plan.seed)
+    out.mkdir(parents=True, exist_ok=True)  # not for a model that is not there
     start.decoder.to(device)
     # Before the reference is asked, so that it is rounded as the policy is.
     compute.wrap(start.decoder, plan.compute)
