@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import uvicorn
 
 from headrace.gateway.asgi import Served, Services, build
+from headrace.observe.metrics import Metrics
 from headrace.observe.usage import UsageRecord
 from headrace.testing import ScriptedBackend, Step, reply
 from headrace.tokens import Rendered, Span, SpanKind
@@ -47,13 +48,20 @@ class ByteCodec:
         return Rendered(ids=ids, spans=(mark, content), text=text)
 
 
-class Records:
-    """A sink that keeps them."""
+class Records(Metrics):
+    """Metrics that know what arrived, and a sink that keeps what came of it."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.seen: list[UsageRecord] = []
+        self.came = 0
+
+    def arrived(self, route: str) -> None:
+        self.came += 1
+        super().arrived(route)
 
     def record(self, record: UsageRecord) -> None:
+        super().record(record)
         self.seen.append(record)
 
 
@@ -71,7 +79,8 @@ class Gateway:
             time.sleep(0.005)
 
     def last(self) -> UsageRecord:
-        self.wait(lambda: bool(self.records.seen))
+        """Of the request that was answered last: its record follows its last byte."""
+        self.wait(lambda: 0 < self.records.came == len(self.records.seen))
         return self.records.seen[-1]
 
     def raw(self, data: bytes, *, read_all: bool = False) -> bytes:
@@ -101,7 +110,7 @@ def serving(
     """Serve; what is on the stack is closed by the server's own loop."""
 
     records = Records()
-    made = replace(services(script, base=base), sinks=(records,))
+    made = replace(services(script, base=base), metrics=records)
     backend = made.models["m"].chat
     assert isinstance(backend, ScriptedBackend)
     listener = socket.socket()
