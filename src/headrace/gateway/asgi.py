@@ -9,12 +9,14 @@ request's id, on Anthropic's routes Anthropic's; a bug is a 500 whose traceback 
 import logging
 import uuid
 
-from headrace.errors import HeadraceError, LimitExceeded, MethodNotAllowed, NotFound, ServiceError
+from headrace.errors import HeadraceError, LimitExceeded, MethodNotAllowed, ServiceError
+from headrace.gateway.data import TABLE
 from headrace.gateway.flight import Flight
 from headrace.gateway.http import ASGIApp, ClientLeft, Exchange, Header, Receive, Scope, Send
 from headrace.gateway.keys import FEATURE_HEADER, Credentials
-from headrace.gateway.routes import DATA, OPEN, Route
+from headrace.gateway.routes import OPEN
 from headrace.gateway.services import Health, Limits, Served, Services
+from headrace.gateway.table import DataRoute
 from headrace.types import Caller
 from headrace.wire import anthropic_errors
 from headrace.wire.openai_errors import encode_error
@@ -46,17 +48,17 @@ def build(services: Services) -> ASGIApp:
 
 async def _answer(services: Services, exchange: Exchange) -> None:
     open_route = OPEN.get(exchange.path)
-    name, route = _find(exchange.path)
     flight: Flight | None = None
     try:
         if open_route is not None:
-            _check_method(exchange, "GET")
+            if exchange.method != "GET":
+                raise MethodNotAllowed(f"{exchange.path} takes GET, not {exchange.method[:16]}")
             await open_route(services, exchange)
             return
-        if route is None:
-            there = ", ".join([*DATA, *OPEN, *services.extra])
-            raise NotFound(f"there is no {exchange.path[:80]!r} here; there is: {there}")
-        _check_method(exchange, DATA[name][0])
+        route, exchange.params = TABLE.find(
+            exchange.method, exchange.path, also=(*OPEN, *services.extra)
+        )
+        name = route.template
         if exchange.method == "POST":
             flight = Flight(
                 id=exchange.request_id,
@@ -65,10 +67,10 @@ async def _answer(services: Services, exchange: Exchange) -> None:
                 sinks=services.sinks,
             )
             services.metrics.arrived(name)
-        caller = await _identify(services, exchange, name)
+        caller = await _identify(services, exchange, route)
         accounted = flight or Flight(id=exchange.request_id, route=name, metrics=services.metrics)
         accounted.caller = caller
-        await route(services, exchange, accounted, caller)
+        await route.handler(services, exchange, accounted, caller)
     except ClientLeft:
         if flight is not None:
             flight.left()
@@ -104,15 +106,14 @@ async def _refuse(exchange: Exchange, flight: Flight | None, error: HeadraceErro
     if error.status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
     if isinstance(error, MethodNotAllowed):
-        _, route = _find(exchange.path)
-        allowed = DATA[_find(exchange.path)[0]][0] if route is not None else "GET"
-        headers.append((b"allow", allowed.encode()))
+        allowed = TABLE.allowed(exchange.path) or ["GET"]  # the probes' paths take that only
+        headers.append((b"allow", ", ".join(allowed).encode()))
     encode = anthropic_errors.encode_error if _is_anthropic(exchange.path) else encode_error
     body = encode(error, request_id=exchange.request_id)
     await exchange.answer(error.status, body, headers=tuple(headers))
 
 
-async def _identify(services: Services, exchange: Exchange, route: str) -> Caller:
+async def _identify(services: Services, exchange: Exchange, route: DataRoute) -> Caller:
     if services.keys is None:
         return Caller(role="admin")  # only on loopback: who reaches it is its owner
     return await services.keys.identify(
@@ -120,27 +121,13 @@ async def _identify(services: Services, exchange: Exchange, route: str) -> Calle
             authorization=exchange.header(b"authorization"),
             api_key=exchange.header(b"x-api-key"),
             feature=exchange.header(FEATURE_HEADER),
-            route=route.rstrip("/"),
+            route=route.prefix,
         )
     )
 
 
 def _is_anthropic(path: str) -> bool:
     return path.startswith("/v1/messages")
-
-
-def _check_method(exchange: Exchange, wanted: str) -> None:
-    if exchange.method != wanted:
-        raise MethodNotAllowed(f"{exchange.path[:80]} takes {wanted}, not {exchange.method[:16]}")
-
-
-def _find(path: str) -> tuple[str, Route | None]:
-    if path in DATA and not path.endswith("/"):
-        return path, DATA[path][1]
-    for prefix, (_, route) in DATA.items():
-        if prefix.endswith("/") and path.startswith(prefix) and len(path) > len(prefix):
-            return prefix, route
-    return "", None
 
 
 def _mounted(services: Services, path: str) -> ASGIApp | None:

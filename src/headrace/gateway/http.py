@@ -12,6 +12,7 @@ from collections.abc import (
     Awaitable,
     Callable,
     Coroutine,
+    Mapping,
     MutableMapping,
 )
 from typing import Any, TypeAlias, TypeVar
@@ -51,6 +52,8 @@ class Exchange:
         self.path: str = scope["path"]
         self.headers: list[Header] = []
         """Sent with whatever answer there is."""
+        self.params: Mapping[str, str] = {}
+        """What the names in the route's template stand for."""
         self.status = 0
         """Of the answer, once it was started."""
 

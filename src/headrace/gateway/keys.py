@@ -35,6 +35,7 @@ class Credentials:
     feature: str | None = None
     """The `x-headrace-feature` header: what the request is for, in limits and in the spend."""
     route: str = ""
+    """Of the route asked for, what comes before a name in its template."""
 
 
 class Keys(Protocol):
@@ -82,7 +83,7 @@ class StoreKeys:
         if self._clock() >= known.ends_s:
             raise Unauthorized("this API key has expired or was revoked")
         key = known.key
-        if key.routes and credentials.route not in key.routes:
+        if key.routes and not _within(credentials.route, key.routes):
             raise PermissionDenied(
                 f"the key {key.id} is for {', '.join(sorted(key.routes))}, not for "
                 f"{credentials.route[:80]}"
@@ -124,6 +125,12 @@ def _token(credentials: Credentials) -> str:
     if scheme.lower() != "bearer" or not token.strip():
         raise Unauthorized("the Authorization header must be: Bearer KEY")
     return token.strip()
+
+
+def _within(route: str, allowed: frozenset[str]) -> bool:
+    """A key for `/v1/responses` is for `/v1/responses/{id}/cancel` too, but not for another
+    route whose name only begins so."""
+    return route in allowed or any(at and route.startswith(at.rstrip("/") + "/") for at in allowed)
 
 
 def _caller(key: Key, feature: str) -> Caller:

@@ -24,8 +24,6 @@ from headrace.gateway.calls import (
 from headrace.gateway.codec import TextCodec
 from headrace.gateway.flight import Flight
 from headrace.gateway.http import Exchange, unless_left
-from headrace.gateway.messages import count_tokens, messages
-from headrace.gateway.responses import responses
 from headrace.gateway.services import Services
 from headrace.gateway.streams import merge, send_stream, whole
 from headrace.observe.metrics import CONTENT_TYPE
@@ -34,7 +32,6 @@ from headrace.types import Caller, ChatRequest, Event
 from headrace.wire import openai_chat, openai_completions, token_calls
 from headrace.wire.openai_answers import AnswerInfo
 
-Route: TypeAlias = Callable[[Services, Exchange, Flight, Caller], Awaitable[None]]
 OpenRoute: TypeAlias = Callable[[Services, Exchange], Awaitable[None]]
 
 _STATS_TIMEOUT_S = 2.0
@@ -188,7 +185,7 @@ async def models(services: Services, exchange: Exchange, flight: Flight, caller:
 
 async def model(services: Services, exchange: Exchange, flight: Flight, caller: Caller) -> None:
     """GET /v1/models/{id}; an id may have slashes."""
-    served = find(services, exchange.path.removeprefix("/v1/models/"), caller)
+    served = find(services, exchange.params["model"], caller)
     await exchange.answer(200, token_calls.encode_model(served.card))
 
 
@@ -223,21 +220,6 @@ async def startupz(services: Services, exchange: Exchange) -> None:
     health = services.health()
     await _health(exchange, good=health.started, reason=health.reason or "starting")
 
-
-DATA: Mapping[str, tuple[str, Route]] = {
-    "/v1/chat/completions": ("POST", chat),
-    "/v1/completions": ("POST", completions),
-    "/v1/responses": ("POST", responses),
-    "/v1/messages": ("POST", messages),
-    "/v1/messages/count_tokens": ("POST", count_tokens),
-    "/v1/models": ("GET", models),
-    "/v1/models/": ("GET", model),
-    "/tokenize": ("POST", tokenize),
-    "/detokenize": ("POST", detokenize),
-    "/render": ("POST", render),
-    "/metrics": ("GET", metrics),
-}
-"""Path (or, with a slash at its end, prefix) -> method and route; these need a key."""
 
 OPEN: Mapping[str, OpenRoute] = {"/livez": livez, "/readyz": readyz, "/startupz": startupz}
 """For probes: GET, no key, nothing but health."""

@@ -1,0 +1,27 @@
+"""The routes that need a key, all of them: a surface that is not here is not served."""
+
+from headrace.gateway import routes
+from headrace.gateway.messages import count_tokens, messages
+from headrace.gateway.responses import responses
+from headrace.gateway.table import DataRoute, Handler, Table
+
+
+def _route(method: str, template: str, handler: Handler) -> DataRoute:
+    return DataRoute(method=method, template=template, handler=handler)
+
+
+DATA: tuple[DataRoute, ...] = (
+    _route("POST", "/v1/chat/completions", routes.chat),
+    _route("POST", "/v1/completions", routes.completions),
+    _route("POST", "/v1/responses", responses),
+    _route("POST", "/v1/messages", messages),
+    _route("POST", "/v1/messages/count_tokens", count_tokens),
+    _route("GET", "/v1/models", routes.models),
+    _route("GET", "/v1/models/{model:path}", routes.model),
+    _route("POST", "/tokenize", routes.tokenize),
+    _route("POST", "/detokenize", routes.detokenize),
+    _route("POST", "/render", routes.render),
+    _route("GET", "/metrics", routes.metrics),
+)
+
+TABLE = Table(DATA)
