@@ -1,0 +1,22 @@
+"""The control plane, /v1/admin over Starlette: a caller's role says what it may see and change.
+
+    GET  /v1/admin/whoami
+    GET, POST  /v1/admin/orgs          admin
+    GET, POST  /v1/admin/teams         admin, or an organization's own
+    GET, POST  /v1/admin/users         ... or a team's own
+    GET, POST  /v1/admin/keys          the token is in the answer to POST, once
+    POST       /v1/admin/keys/{id}/rotate    {"overlap_s": 86400}
+    DELETE     /v1/admin/keys/{id}
+    GET, POST  /v1/admin/limits        a caller sees those that bind it; only above it are they set
+    DELETE     /v1/admin/limits/{id}
+    GET        /v1/admin/spend         ?by=team,model&since_s=&until_s=; a member sees its own key's
+    GET        /v1/admin/ledger/verify admin
+
+Invariant: what is another's answers as what does not exist: a key learns no ids beyond its reach.
+Nobody makes a key of a higher role than its own.
+"""
+
+from headrace.gateway.admin.serve import build
+from headrace.gateway.admin.table import PREFIX
+
+__all__ = ["PREFIX", "build"]

@@ -1,0 +1,154 @@
+"""Limits, spend and the ledger's proof on the control plane."""
+
+from typing import Any
+
+import msgspec
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from headrace.errors import InvalidParameter, NotFound, PermissionDenied
+from headrace.gateway.admin.call import Call
+from headrace.store import identity, limits
+from headrace.store.identity import RoleName
+from headrace.store.limits import Limit, Unit
+from headrace.store.spend import spend, standings
+from headrace.store.verify import verify
+
+
+class LimitBody(msgspec.Struct, forbid_unknown_fields=True):
+    scope: str
+    subject: str
+    amount: int
+    unit: Unit = Unit.MONEY
+    window: str = "month"
+    zone: str = ""
+
+
+async def list_limits(call: Call) -> Any:
+    """GET limits: those that bind the caller, or that it governs."""
+
+    async def work(connection: AsyncConnection) -> list[Any]:
+        binding = limits.subjects(call.caller)
+        found: list[Any] = []
+        for standing in await standings(connection, now_s=call.now_s):
+            limit = standing.limit
+            if (limit.scope, limit.subject) in binding or await _governs(call, connection, limit):
+                window = {"starts_s": standing.starts_s, "ends_s": standing.ends_s}
+                used = {"spent": standing.spent, "leased": standing.leased, "lost": standing.lost}
+                found.append({**msgspec.to_builtins(limit), **window, **used})
+        return found
+
+    return {"data": await call.database.read(work)}
+
+
+async def set_limit(call: Call) -> Any:
+    """POST limits: set from above only."""
+    body = call.body(LimitBody)
+
+    async def work(connection: AsyncConnection) -> Limit:
+        wanted = Limit(
+            id=0,
+            scope=body.scope,
+            subject=body.subject,
+            unit=body.unit,
+            window=body.window,
+            zone=body.zone,
+            amount=body.amount,
+        )
+        if not await _governs(call, connection, wanted):
+            raise PermissionDenied(
+                f"the key {call.caller.key_id} may not limit {body.scope[:20]} "
+                f"{body.subject[:80]!r}, or there is none"
+            )
+        return await limits.set_limit(
+            connection,
+            scope=body.scope,
+            subject=body.subject,
+            unit=body.unit,
+            window=body.window,
+            amount=body.amount,
+            zone=body.zone,
+            now_s=call.now_s,
+        )
+
+    return msgspec.to_builtins(await call.database.write(work))
+
+
+async def remove_limit(call: Call) -> Any:
+    """DELETE limits/{id}."""
+    id = int(call.request.path_params["id"])
+
+    async def work(connection: AsyncConnection) -> None:
+        found = [limit for limit in await limits.all_limits(connection) if limit.id == id]
+        if not found or not await _governs(call, connection, found[0]):
+            raise NotFound(f"there is no limit {id}")
+        await limits.remove_limit(connection, id)
+
+    await call.database.write(work)
+    return {"id": id, "removed": True}
+
+
+async def show_spend(call: Call) -> Any:
+    """GET spend: ?by=team,model&since_s=&until_s=; a member sees its own key's."""
+    query = call.request.query_params
+    by = query.get("by", "team,model").split(",")
+    since_s, until_s = _whole(query.get("since_s"), 0), _whole(query.get("until_s"), 1 << 52)
+    member = call.caller.role not in (RoleName.ADMIN, RoleName.ORG_ADMIN, RoleName.TEAM_ADMIN)
+    lines = await call.database.read(
+        lambda c: spend(
+            c,
+            by=by,
+            since_s=since_s,
+            until_s=until_s,
+            org=call.org,
+            team=call.team,
+            key=call.caller.key_id if member else None,
+        )
+    )
+    return {
+        "data": [
+            {**dict(zip(by, line.group, strict=True)), **dict(list(line._asdict().items())[1:])}
+            for line in lines
+        ]
+    }
+
+
+async def verify_ledger(call: Call) -> Any:
+    """GET ledger/verify: an admin's."""
+    call.need(RoleName.ADMIN)
+    return (await call.database.read(verify))._asdict()
+
+
+async def _governs(call: Call, connection: AsyncConnection, limit: Limit) -> bool:
+    """Whether a caller stands above what a limit binds: nobody sets the limits of its own level."""
+    role, caller = call.caller.role, call.caller
+    if role == RoleName.ADMIN:
+        return True
+    if role not in (RoleName.ORG_ADMIN, RoleName.TEAM_ADMIN):
+        return False
+    try:
+        match limit.scope:
+            case "team":
+                org = await identity.org_of(connection, limit.subject)
+                return role == RoleName.ORG_ADMIN and org == caller.org
+            case "key":
+                key = await identity.get_key(connection, limit.subject)
+                return key.id != caller.key_id and call.reaches(key.org, key.team)
+            case "user":
+                rows = await identity.user_rows(connection)
+                return any(
+                    row.id == limit.subject and call.reaches(row.org, row.team) for row in rows
+                )
+            case "feature":
+                return role == RoleName.ORG_ADMIN and limit.subject.startswith(f"{caller.org}/")
+            case _:
+                return False
+    except NotFound:
+        return False
+
+
+def _whole(text: str | None, default: int) -> int:
+    if text is None:
+        return default
+    if not text.isdigit() or len(text) > 15:
+        raise InvalidParameter(f"{text[:40]!r} is no Unix time")
+    return int(text)
