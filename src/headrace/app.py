@@ -263,14 +263,29 @@ def _served(
 ) -> dict[str, "Served"]:
     """Every model by name: the local one, and those of the providers in the settings."""
     from headrace.gateway.services import Served
+    from headrace.providers.metered import Metered, MeteredCompletions
 
     name = chat.card.name
-    models = {name: Served(card=chat.card, chat=chat, completions=chat, codec=chat)}
+    local = Metered("", name, chat)
+    models = {
+        name: Served(
+            card=chat.card,
+            chat=local,
+            completions=MeteredCompletions("", name, chat),
+            codec=chat,
+            candidates=(local.target,),
+        )
+    }
     if settings.routes:
         from headrace.providers.assemble import open_routes
 
-        for route, opened in open_routes(settings, {name: chat}, stack).items():
-            models[route] = Served(card=opened.card, chat=opened.chat, counter=opened.counter)
+        for route, opened in open_routes(settings, {name: local}, stack).items():
+            models[route] = Served(
+                card=opened.card,
+                chat=opened.chat,
+                counter=opened.counter,
+                candidates=opened.candidates,
+            )
     return models
 
 

@@ -218,48 +218,6 @@ class Caller:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ChatRequest:
-    model: str
-    messages: tuple[Message, ...]
-    tools: tuple[ToolSpec, ...] = ()
-    tool_choice: ToolChoice = ToolChoice.AUTO
-    tool_name: str | None = None
-    """With `ToolChoice.REQUIRED`: the one tool to call."""
-    parallel_tool_calls: bool = True
-    """False = at most one call in an answer."""
-    sampling: SamplingParams = SamplingParams()
-    format: ResponseFormat = ResponseFormat()
-    reasoning: ReasoningParams = ReasoningParams()
-    prompt_cache: str = ""
-    """5m | 1h: ask a provider that caches prompts only on demand to keep this one so long. A local
-    engine caches every prefix anyway."""
-    template_kwargs: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    """Extra variables for the chat template (`enable_thinking`)."""
-    add_generation_prompt: bool = True
-    continue_final_message: bool = False
-    deadline_s: float | None = None
-    """Seconds from now until the request ends with `deadline`; None = no limit."""
-    caller: Caller = Caller()
-    trace: str = ""
-    """Request id, in logs, metrics exemplars and the answer's `id`."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class CompletionRequest:
-    """A raw prompt, text or ids, with no template around it."""
-
-    model: str
-    prompt: str | tuple[int, ...]
-    echo: bool = False
-    add_special_tokens: bool = True
-    """Text prompts only: begin with the tokenizer's BOS where it has one."""
-    sampling: SamplingParams = SamplingParams()
-    deadline_s: float | None = None
-    caller: Caller = Caller()
-    trace: str = ""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class Usage:
     """Every token booked once. All counts are tokens; sums over the `n` choices of a request."""
 
@@ -284,6 +242,126 @@ class Usage:
     @property
     def total_tokens(self) -> int:
         return self.prompt_tokens + self.completion_tokens
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Target:
+    """One model that may be asked: whose it is, and its name there."""
+
+    provider: str
+    """As the settings name it; empty = the local engine."""
+    model: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Note:
+    """One decision about a request: a sentence for people, facts for programs."""
+
+    hop: str
+    """Who decided: router, cache, retry, breaker, fallback, admission, template, ..."""
+    text: str
+    facts: Mapping[str, str | int | float | bool] = field(
+        default_factory=dict[str, str | int | float | bool]
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Leg:
+    """One call of one real backend on a request's behalf: what is paid for."""
+
+    provider: str
+    """As the settings name it; empty = the local engine."""
+    model: str
+    """The provider's own name of it."""
+    usage: Usage
+    outcome: str
+    """A finish reason, or an error's code."""
+    seconds: float
+    estimated: bool = False
+    """Cut short before the backend said what it used: the usage is what is known to be at most."""
+
+
+@dataclass(kw_only=True, slots=True, eq=False)
+class Trail:
+    """What became of one request, gathered on its way; mutable, and read when it has ended."""
+
+    notes: list[Note] = field(default_factory=list[Note])
+    """In the order of the decisions."""
+    legs: list[Leg] = field(default_factory=list[Leg])
+    """In the order in which they ended."""
+    cache: str = ""
+    """hit | miss; empty = no cache was asked."""
+
+    def note(self, hop: str, text: str, **facts: str | int | float | bool) -> None:
+        """Add a decision."""
+        self.notes.append(Note(hop=hop, text=text, facts=facts))
+
+    def leg(
+        self,
+        target: Target,
+        usage: Usage,
+        *,
+        outcome: str,
+        seconds: float,
+        estimated: bool = False,
+    ) -> None:
+        """Add a call that ended."""
+        self.legs.append(
+            Leg(
+                provider=target.provider,
+                model=target.model,
+                usage=usage,
+                outcome=outcome,
+                seconds=seconds,
+                estimated=estimated,
+            )
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ChatRequest:
+    model: str
+    messages: tuple[Message, ...]
+    tools: tuple[ToolSpec, ...] = ()
+    tool_choice: ToolChoice = ToolChoice.AUTO
+    tool_name: str | None = None
+    """With `ToolChoice.REQUIRED`: the one tool to call."""
+    parallel_tool_calls: bool = True
+    """False = at most one call in an answer."""
+    sampling: SamplingParams = SamplingParams()
+    format: ResponseFormat = ResponseFormat()
+    reasoning: ReasoningParams = ReasoningParams()
+    prompt_cache: str = ""
+    """5m | 1h: ask a provider that caches prompts only on demand to keep this one so long. A local
+    engine caches every prefix anyway."""
+    template_kwargs: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """Extra variables for the chat template (`enable_thinking`)."""
+    add_generation_prompt: bool = True
+    continue_final_message: bool = False
+    deadline_s: float | None = None
+    """Seconds from now until the request ends with `deadline`; None = no limit."""
+    caller: Caller = Caller()
+    trace: str = ""
+    """Request id, in logs, metrics exemplars and the answer's `id`."""
+    trail: Trail = field(default_factory=Trail, compare=False, repr=False)
+    """Where everybody on its way says what he decided; part of no comparison and no cache key."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CompletionRequest:
+    """A raw prompt, text or ids, with no template around it."""
+
+    model: str
+    prompt: str | tuple[int, ...]
+    echo: bool = False
+    add_special_tokens: bool = True
+    """Text prompts only: begin with the tokenizer's BOS where it has one."""
+    sampling: SamplingParams = SamplingParams()
+    deadline_s: float | None = None
+    caller: Caller = Caller()
+    trace: str = ""
+    trail: Trail = field(default_factory=Trail, compare=False, repr=False)
+    """As in `ChatRequest`."""
 
 
 class FinishReason(StrEnum):

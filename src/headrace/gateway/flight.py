@@ -21,11 +21,13 @@ from headrace.types import (
     Started,
     TextDelta,
     ToolCallDelta,
+    Trail,
     Usage,
 )
 
 CLIENT_LEFT = 499
 """nginx's status for a client that closed the connection; only in records."""
+_NOBODY = Caller(key_id="")
 
 
 @dataclass(slots=True)
@@ -54,6 +56,8 @@ class Flight:
     """What to do with the usage in the end: set where money or rates were held for it."""
     finish: str = ""
     status: int = 0
+    trail: Trail = field(default_factory=Trail)
+    """Given to the request, so that everybody on its way adds to it."""
     _began: float = field(default_factory=time.monotonic)
     _began_unix: float = field(default_factory=time.time)
     _admitted: float | None = None
@@ -85,12 +89,17 @@ class Flight:
 
     def land(self) -> UsageRecord:
         """Make the record and give it to everybody who books it."""
+        caller = self.caller or _NOBODY
         record = UsageRecord(
             id=self.id,
             route=self.route,
             status=self.status or 500,
             finish=self.finish or "none",
-            key_id="" if self.caller is None else self.caller.key_id,
+            key_id=caller.key_id,
+            org=caller.org,
+            team=caller.team,
+            user=caller.user,
+            feature=caller.feature,
             model=self.model,
             end_user=self.end_user,
             streamed=self.streamed,
@@ -99,6 +108,9 @@ class Flight:
             duration_s=time.monotonic() - self._began,
             admission_s=self._admitted,
             first_token_s=self._first,
+            legs=tuple(self.trail.legs),
+            notes=tuple(self.trail.notes),
+            cache=self.trail.cache,
         )
         if self.settle is not None:
             self.settle(record.usage, record.finish)

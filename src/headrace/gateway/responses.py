@@ -18,7 +18,7 @@ async def responses(services: Services, exchange: Exchange, flight: Flight, call
     call = responses_request.decode(await read_body(services, exchange))
     served = find(services, call.request.model, caller)
     name_flight(flight, served, streamed=call.stream, end_user=call.end_user)
-    request = replace(call.request, caller=caller, trace=exchange.request_id)
+    request = replace(call.request, caller=caller, trace=exchange.request_id, trail=flight.trail)
     request = await admit_chat(services, exchange, flight, served, request)
     call = replace(call, request=request)
     response_id, model = f"resp_{exchange.request_id}", served.card.name

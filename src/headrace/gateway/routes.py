@@ -42,7 +42,7 @@ async def chat(services: Services, exchange: Exchange, flight: Flight, caller: C
     call = openai_chat.decode(await read_body(services, exchange))
     served = find(services, call.request.model, caller)
     name_flight(flight, served, streamed=call.stream, end_user=call.end_user)
-    request = replace(call.request, caller=caller, trace=exchange.request_id)
+    request = replace(call.request, caller=caller, trace=exchange.request_id, trail=flight.trail)
     request = await admit_chat(services, exchange, flight, served, request)
     info = AnswerInfo(
         id=f"chatcmpl-{exchange.request_id}",
@@ -95,6 +95,7 @@ async def completions(
             item,
             caller=caller,
             trace=f"{exchange.request_id}-{at}" if many else exchange.request_id,
+            trail=flight.trail,
         )
         for at, item in enumerate(call.requests)
     ]

@@ -10,7 +10,7 @@ from headrace.gateway.ledger import Ledger
 from headrace.gateway.prices import PriceBook
 from headrace.observe.metrics import EngineStats, Metrics
 from headrace.observe.usage import UsageSink
-from headrace.types import Backend, CompletionBackend, ModelCard, TokenCounter
+from headrace.types import Backend, CompletionBackend, ModelCard, Target, TokenCounter
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -25,6 +25,9 @@ class Served:
     """None = its tokens are a provider's business."""
     counter: TokenCounter | None = None
     """Counts a prompt where there is no codec; None = nobody can."""
+    candidates: tuple[Target, ...] = ()
+    """Every model that answering may call, whose dearest price is held; empty = this one, one's
+    own."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -28,6 +28,10 @@ def request_fields(record: UsageRecord) -> dict[str, Any]:
     """What a line says: the record without empty values, counts flattened, times rounded."""
     fields = asdict(record)
     usage: dict[str, int] = fields.pop("usage")
+    del fields["notes"]
+    fields["legs"] = ",".join(
+        f"{leg.provider or 'local'}/{leg.model}={leg.outcome}" for leg in record.legs
+    )
     fields |= usage
     rounded = {
         name: round(value, 6) if isinstance(value, float) else value

@@ -7,7 +7,7 @@ log lines and, later, the ledger are made from it and from nothing else, so they
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from headrace.types import Usage
+from headrace.types import Leg, Note, Usage
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -21,6 +21,10 @@ class UsageRecord:
     finish: str
     """A finish reason, `abort`, or the error's code."""
     key_id: str = ""
+    org: str = ""
+    team: str = ""
+    user: str = ""
+    feature: str = ""
     model: str = ""
     """A served model's name; empty where the request named none."""
     end_user: str = ""
@@ -34,6 +38,12 @@ class UsageRecord:
     """Arrival to the backend's `Started`: reading, rendering and waiting for a place."""
     first_token_s: float | None = None
     """Arrival to the first delta."""
+    legs: tuple[Leg, ...] = ()
+    """Every call of a real backend, as they ended; what is paid for. Without any, `usage` is."""
+    notes: tuple[Note, ...] = ()
+    """Every decision on the way, in order."""
+    cache: str = ""
+    """hit | miss; empty = no cache was asked."""
 
 
 class UsageSink(Protocol):

@@ -1,8 +1,8 @@
 """Settings become backends: `[routes.NAME]` over `[providers.NAME]`, decorated.
 
-Each route is Fallback(Breaker(Named(Retrying(dialect over HTTP))), ...): what is asked again is one
-request of one provider, what opens a breaker has been asked again already, and what falls back has
-failed or is not asked.
+Each route is Fallback(Breaker(Metered(Named(Retrying(dialect over HTTP)))), ...): what is asked
+again is one request of one provider and one leg of the bill, what opens a breaker has been asked
+again already, and what falls back has failed or is not asked.
 """
 
 import time
@@ -16,6 +16,7 @@ from headrace.providers import anthropic
 from headrace.providers.anthropic import AnthropicDialect
 from headrace.providers.bedrock import BedrockDialect, signed
 from headrace.providers.gemini import GeminiDialect
+from headrace.providers.metered import Metered
 from headrace.providers.openai_compatible import OpenAICompatible
 from headrace.providers.provider import Authorize, Provider, with_header
 from headrace.providers.resilience import (
@@ -28,7 +29,7 @@ from headrace.providers.resilience import (
     RetryPolicy,
 )
 from headrace.providers.upstream import Timeouts
-from headrace.types import Backend, ModelCard, TokenCounter
+from headrace.types import Backend, ModelCard, Target, TokenCounter
 
 OPENAI_URL = "https://api.openai.com"
 
@@ -40,6 +41,8 @@ class Route:
     card: ModelCard
     chat: Backend
     counter: TokenCounter | None
+    candidates: tuple[Target, ...]
+    """Every model that it may ask, its own first."""
 
 
 def open_routes(
@@ -52,6 +55,7 @@ def open_routes(
         MissingExtra: Bedrock without botocore.
     """
     backends: dict[str, Backend] = dict(local)
+    targets = {name: Target(provider="", model=name) for name in local}
     counters: dict[str, TokenCounter | None] = {}
     for name, route in settings.routes.items():
         if name in local:
@@ -72,9 +76,11 @@ def open_routes(
         named = Named(
             route.provider, Retrying(client, RetryPolicy(attempts=max(provider.attempts, 1)))
         )
+        metered = Metered(route.provider, route.model or name, named)
+        targets[name] = metered.target
         backends[name] = Breaker(
             f"provider {route.provider}",
-            named,
+            metered,
             BreakerPolicy(failures=provider.breaker_failures, open_s=provider.breaker_open_s),
         )
         counts = isinstance(client, Provider)
@@ -94,6 +100,7 @@ def open_routes(
             ),
             chat=Fallback(chain) if len(chain) > 1 else chain[0],
             counter=counters[name],
+            candidates=tuple(targets[item] for item in (name, *route.fallback)),
         )
     return made
 

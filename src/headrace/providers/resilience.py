@@ -67,7 +67,7 @@ class Retrying:
             attempt += 1
             heard = False
             try:
-                async with _closing(self._backend.stream(request)) as events:
+                async with closing(self._backend.stream(request)) as events:
                     async for event in events:
                         heard = True
                         yield event
@@ -141,7 +141,7 @@ class Breaker:
         trial = self._admit()
         heard = False
         try:
-            async with _closing(self._backend.stream(request)) as events:
+            async with closing(self._backend.stream(request)) as events:
                 async for event in events:
                     if not heard:
                         heard = True
@@ -195,7 +195,7 @@ class Named:
     async def stream(self, request: ChatRequest) -> AsyncIterator[Event]:
         """As `Backend.stream`."""
         try:
-            async with _closing(self._backend.stream(request)) as events:
+            async with closing(self._backend.stream(request)) as events:
                 async for event in events:
                     yield event
         except (Unauthorized, NotFound) as error:
@@ -220,7 +220,7 @@ class Fallback:
             started: Started | None = None
             spoken = False
             try:
-                async with _closing(backend.stream(request)) as events:
+                async with closing(backend.stream(request)) as events:
                     async for event in events:
                         if isinstance(event, Started) and not spoken:
                             started = event
@@ -253,7 +253,7 @@ def operators(name: str, error: HeadraceError) -> UpstreamError:
 
 
 @contextlib.asynccontextmanager
-async def _closing(events: AsyncIterator[Event]) -> AsyncGenerator[AsyncIterator[Event]]:
+async def closing(events: AsyncIterator[Event]) -> AsyncGenerator[AsyncIterator[Event]]:
     try:
         yield events
     finally:
