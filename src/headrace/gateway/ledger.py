@@ -145,24 +145,27 @@ class Ledger:
                 left and when there is more.
             StoreUnavailable: More is needed than this worker has, and the database does not answer.
         """
-        limits = await self._limits_of(need.caller)
+        limits = self._limits.get((need.caller.key_id, need.caller.feature))
+        if limits is None:
+            limits = await self._limits_of(need.caller)
         self._check_confirmed(limits)
         for _ in range(_TRIES):
-            slices = [self._slice(limit) for limit in limits]
-            wanted = [_amount(s.limit.unit, need, need.output_tokens) for s in slices]
+            slices = self._slices_of(limits)
+            wanted = _amounts(slices, need, need.output_tokens)
+            if all(piece.free >= want for piece, want in zip(slices, wanted, strict=True)):
+                return self._take(need, slices, wanted, need.output_tokens)
             asks = self._asks(slices, wanted, need)
-            if asks:
-                self._check_refused(asks, need)
-                refusal = await self._borrow(asks)
-                if refusal is not None:
-                    least = next(a.least for a in asks if a.limit_id == refusal.limit_id)
-                    until = time.monotonic() + _REFUSED_S
-                    self._refusals[refusal.limit_id] = _Refused(refusal, least, until)
-                    raise self._refused(refusal, need)
-                slices = [self._slice(limit) for limit in limits]
+            self._check_refused(asks, need)
+            refusal = await self._borrow(asks)
+            if refusal is not None:
+                least = next(a.least for a in asks if a.limit_id == refusal.limit_id)
+                until = time.monotonic() + _REFUSED_S
+                self._refusals[refusal.limit_id] = _Refused(refusal, least, until)
+                raise self._refused(refusal, need)
+            slices = self._slices_of(limits)
             output = min([need.output_tokens, *(_affordable(s, need) for s in slices)])
             if output >= need.least_output:
-                return self._take(need, slices, output)
+                return self._take(need, slices, _amounts(slices, need, output), output)
         raise RateLimitExceeded(
             "too many requests at once reach for what is left of a limit; send it again",
             retry_after_s=1,
@@ -343,22 +346,22 @@ class Ledger:
             ):
                 raise self._refused(known.refusal, need)
 
-    def _slice(self, limit: Limit) -> _Slice:
+    def _slices_of(self, limits: Sequence[Limit]) -> list[_Slice]:
         now = self._clock()
-        piece = self._slices.get(limit.id)
-        if piece is not None and piece.starts_s <= now < piece.ends_s:
-            if piece.limit is not limit:
+        found: list[_Slice] = []
+        for limit in limits:
+            piece = self._slices.get(limit.id)
+            if piece is None or not piece.starts_s <= now < piece.ends_s:
+                if piece is not None:
+                    self._old.append(piece)
+                piece = _Slice(limit, *window_at(limit.window, limit.zone, now))
+                self._slices[limit.id] = piece
+            elif piece.limit is not limit:
                 piece.limit = limit
-            return piece
-        if piece is not None:
-            self._old.append(piece)
-        fresh = _Slice(limit, *window_at(limit.window, limit.zone, now))
-        self._slices[limit.id] = fresh
-        return fresh
+            found.append(piece)
+        return found
 
     def _asks(self, slices: Sequence[_Slice], wanted: Sequence[int], need: Need) -> list[Ask]:
-        if all(piece.free >= want for piece, want in zip(slices, wanted, strict=True)):
-            return []
         asks: list[Ask] = []
         for piece, want in zip(slices, wanted, strict=True):
             if piece.free > _PLENTY * want:
@@ -398,13 +401,14 @@ class Ledger:
                         break
         return None
 
-    def _take(self, need: Need, slices: Sequence[_Slice], output: int) -> Hold:
+    def _take(
+        self, need: Need, slices: Sequence[_Slice], amounts: Sequence[int], output: int
+    ) -> Hold:
         now = time.monotonic()
         caller = need.caller
         taken: list[tuple[_Slice, int]] = []
         charges: list[Charge] = []
-        for piece in slices:
-            amount = _amount(piece.limit.unit, need, output)
+        for piece, amount in zip(slices, amounts, strict=True):
             piece.free -= amount
             piece.held += amount
             piece.used_s = now
@@ -462,6 +466,10 @@ class Ledger:
         )
         kind = BudgetExceeded if limit.unit is Unit.MONEY else RateLimitExceeded
         return kind(message, details=details, retry_after_s=wait_s)
+
+
+def _amounts(slices: Sequence[_Slice], need: Need, output: int) -> list[int]:
+    return [_amount(piece.limit.unit, need, output) for piece in slices]
 
 
 def _amount(unit: Unit, need: Need, output: int) -> int:

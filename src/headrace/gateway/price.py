@@ -8,6 +8,7 @@ to the next nano-dollar.
 import hashlib
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 from headrace.types import Usage
 
@@ -64,12 +65,29 @@ class Price:
             return None if input_tokens * dearest.input <= nanousd * MILLION else -1
         return (nanousd * MILLION - input_tokens * dearest.input) // dearest.output
 
-    def _dearest(self, input_tokens: int) -> Rate:
-        rates = [self.rates[0], *(r for r in self.rates[1:] if input_tokens > r.above)]
-        return Rate(
-            input=max(max(rate.input, rate.cached, rate.written) for rate in rates),
-            output=max(rate.output for rate in rates),
-        )
+    def _dearest(self, input_tokens: int) -> "_Dearest":
+        found = self._bounds[0]
+        for bound in self._bounds[1:]:
+            if input_tokens <= bound.above:
+                break
+            found = bound
+        return found
+
+    @cached_property
+    def _bounds(self) -> "tuple[_Dearest, ...]":
+        """For prompts longer than each `above`, the dearest of the rates that may then hold."""
+        first, *higher = self.rates
+        made = [_Dearest(0, max(first.input, first.cached, first.written), first.output)]
+        for rate in sorted(higher, key=lambda rate: rate.above):
+            dearest = max(made[-1].input, rate.input, rate.cached, rate.written)
+            made.append(_Dearest(rate.above, dearest, max(made[-1].output, rate.output)))
+        return tuple(made)
+
+
+class _Dearest(NamedTuple):
+    above: int
+    input: int
+    output: int
 
 
 FREE = Price((Rate(),))

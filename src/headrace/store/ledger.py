@@ -6,9 +6,11 @@ takes both back. Invariants: a transaction's id is the request's, so booking aga
 its postings sum to zero; a batch is one database transaction with the slices it was paid from.
 """
 
+import operator
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import asyncpg
 from sqlalchemy import delete, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -39,7 +41,7 @@ _COLUMNS = (
     "price_hash",
     "charges",
 )
-_TYPES = ("text", "text", "bigint", *["text"] * 8, *["bigint"] * 7, "text", "text")
+_values = operator.attrgetter(*_COLUMNS[:-1])
 _IN_ONE_QUERY = 500
 
 
@@ -120,15 +122,7 @@ async def _insert(
     rows = [_row(entry) for entry in entries]
     new: set[str]
     if database.postgres:
-        columns = ", ".join(f'"{name}"' for name in _COLUMNS)
-        arrays = ", ".join(f"${at}::{kind}[]" for at, kind in enumerate(_TYPES, 1))
-        statement = (
-            f"INSERT INTO transactions ({columns}) SELECT * FROM unnest({arrays}) "
-            "ON CONFLICT (id) DO NOTHING RETURNING id"
-        )
-        driver = await _driver(connection)
-        returned = await driver.fetch(statement, *map(list, zip(*rows, strict=True)))
-        new = {record["id"] for record in returned}
+        new = await _copy(await _driver(connection), rows)
     else:
         known: set[str] = set()
         for start in range(0, len(entries), _IN_ONE_QUERY):
@@ -149,6 +143,28 @@ async def _insert(
             new.discard(entry.id)
             fresh.append(entry)
     return fresh
+
+
+async def _copy(driver: Any, rows: Sequence[tuple[Any, ...]]) -> set[str]:
+    """Insert rows by PostgreSQL's COPY, which knows no ON CONFLICT: where one of them is there
+    already (a batch is said again after its answer was lost) they go by way of a table beside."""
+    try:
+        async with driver.transaction():  # a savepoint
+            await driver.copy_records_to_table("transactions", records=rows, columns=_COLUMNS)
+        return {row[0] for row in rows}
+    except asyncpg.UniqueViolationError:
+        pass
+    columns = ", ".join(f'"{name}"' for name in _COLUMNS)
+    await driver.execute(
+        "CREATE TEMPORARY TABLE IF NOT EXISTS said_again (LIKE transactions INCLUDING DEFAULTS) "
+        "ON COMMIT DELETE ROWS"
+    )
+    await driver.copy_records_to_table("said_again", records=rows, columns=_COLUMNS)
+    returned = await driver.fetch(
+        f"INSERT INTO transactions ({columns}) SELECT {columns} FROM said_again "
+        "ON CONFLICT (id) DO NOTHING RETURNING id"
+    )
+    return {record["id"] for record in returned}
 
 
 async def _reserve(
@@ -210,8 +226,7 @@ def _reserved(entry: Entry, sign: int) -> tuple[Posting, ...]:
 
 
 def _row(entry: Entry) -> tuple[Any, ...]:
-    *values, _ = (getattr(entry, name) for name in _COLUMNS)
-    return (*values, spell_charges(entry.charges))
+    return (*_values(entry), spell_charges(entry.charges))
 
 
 async def _driver(connection: AsyncConnection) -> Any:

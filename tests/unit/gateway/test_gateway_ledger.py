@@ -215,8 +215,9 @@ async def test_what_a_buried_worker_ran_is_settled_at_all_it_held(
         assert (report.spent_nanousd, report.leased) == (running.entry.held_nanousd, 0)
 
 
-async def test_a_flush_whose_end_is_unknown_books_once(tmp_path: Path) -> None:
-    async with fresh("sqlite", tmp_path) as database:
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_flush_whose_end_is_unknown_books_once(kind: str, tmp_path: Path) -> None:
+    async with fresh(kind, tmp_path) as database:
         await limit(database, Unit.MONEY, 1_000_000)
         async with opened(database, tmp_path / "j") as ledger:
             ledger.settle(await ledger.hold(need()), usage(), finish="stop")
