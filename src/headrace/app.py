@@ -34,7 +34,9 @@ if TYPE_CHECKING:
     from headrace.engine.core import EngineCore
     from headrace.engine.rollouts import RolloutEngine
     from headrace.gateway.control import Control
-    from headrace.gateway.services import Served, Services
+    from headrace.gateway.live import Live
+    from headrace.gateway.reload import ConfigState, Reloader
+    from headrace.gateway.services import Health, Served, Services
     from headrace.model.decoder import Decoder
     from headrace.observe.metrics import EngineStats
     from headrace.store.database import Database
@@ -162,12 +164,24 @@ def _local(client: "EngineClient", path: Path, settings: Settings) -> "EngineCha
     return EngineChat.load(client, path, card, chat_template=template)
 
 
-def serve(settings: Settings, *, say: Callable[[str], None]) -> None:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SettingsSource:
+    """Where the settings of a service came from, to be read again when that changes."""
+
+    file: Path
+    load: Callable[[], Settings]
+    """As they were read at the start: file, environment, `--set` and the verb's own options."""
+
+
+def serve(
+    settings: Settings, *, say: Callable[[str], None], source: SettingsSource | None = None
+) -> None:
     """Serve until SIGTERM or Ctrl-C, then let what runs end.
 
     Args:
         settings: What to serve and where.
         say: Takes the lines a person should see.
+        source: Followed while the service runs; None = the settings never change.
 
     Raises:
         ConfigError: An address that cannot be had, or no auth on an address others can reach.
@@ -184,10 +198,12 @@ def serve(settings: Settings, *, say: Callable[[str], None]) -> None:
     # The server raises the signal that ended it once more when it has ended; ours, it is over then.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: None)
-    uvloop.run(_serve(settings, say))
+    uvloop.run(_serve(settings, say, source))
 
 
-async def _serve(settings: Settings, say: Callable[[str], None]) -> None:
+async def _serve(
+    settings: Settings, say: Callable[[str], None], source: SettingsSource | None
+) -> None:
     import uvicorn
 
     from headrace.engine.client import EngineClient
@@ -211,10 +227,14 @@ async def _serve(settings: Settings, say: Callable[[str], None]) -> None:
         starting = asyncio.create_task(client.start())
         # While the worker imports and loads, this process reads the tokenizer.
         chat = await asyncio.to_thread(_local, client, path, settings)
-        services = _services(settings, client, _served(settings, chat, stack), control)
+        house = _House(client=client, chat=chat, control=control)
+        live = house.open(settings)
+        stack.push_async_callback(live.aclose)
+        if source is not None:
+            await stack.enter_async_context(_following(house, live, settings, source))
         server = uvicorn.Server(
             uvicorn.Config(
-                build(services),
+                build(live),
                 lifespan="off",
                 ws="none",
                 log_config=None,
@@ -289,48 +309,118 @@ def _served(
     return models
 
 
-def _services(
-    settings: Settings,
-    client: "EngineClient",
-    models: "dict[str, Served]",
-    control: "Control | None",
-) -> "Services":
-    from headrace.console.pages import PageInfo
-    from headrace.console.pages import build as build_pages
-    from headrace.engine.client import EngineState
-    from headrace.gateway import admin
-    from headrace.gateway.services import Health, Limits, Services
-    from headrace.observe.logs import RequestLog
-    from headrace.observe.metrics import EngineStats
+class _House:
+    """What outlives a change of the settings, and what is made anew from them."""
 
-    def health() -> Health:
-        started = client.state is not EngineState.STARTING or client.restarts > 0
-        return Health(started=started, ready=client.ready, reason=client.reason)
+    def __init__(
+        self, *, client: "EngineClient", chat: "EngineChat", control: "Control | None"
+    ) -> None:
+        from headrace.observe.metrics import Metrics
 
-    async def engine_stats() -> EngineStats | None:
-        if not client.ready:
+        self._client = client
+        self._chat = chat
+        self._control = control
+        self.metrics = Metrics()
+        self.reloader: Reloader | None = None
+
+    def open(self, settings: Settings) -> "Live":
+        """The first services."""
+        from headrace.gateway.live import Live
+
+        opened = contextlib.AsyncExitStack()
+        return Live(self._services(settings, opened), opened.aclose)
+
+    async def exchange(self, live: "Live", settings: Settings) -> None:
+        """Other services from now on.
+
+        Raises: ConfigError; nothing has changed then.
+        """
+        opened = contextlib.AsyncExitStack()
+        try:
+            services = self._services(settings, opened)
+        except BaseException:
+            await opened.aclose()
+            raise
+        live.swap(services, opened.aclose)
+
+    def _services(self, settings: Settings, opened: contextlib.AsyncExitStack) -> "Services":
+        from headrace.console.pages import PageInfo
+        from headrace.console.pages import build as build_pages
+        from headrace.gateway import admin
+        from headrace.gateway.services import Limits, Services
+        from headrace.observe.logs import RequestLog
+
+        models = _served(settings, self._chat, opened)
+        info = PageInfo(models=tuple(models), auth=settings.server.auth, version=__version__)
+        pages = build_pages(lambda: info)
+        extra = {"/": pages, "/static/": pages}
+        control = self._control
+        if control is not None:
+            extra[admin.PREFIX] = admin.build(
+                control.database, control.keys, config=self._config_state
+            )
+        return Services(
+            models=models,
+            keys=None if control is None else control.keys,
+            ledger=None if control is None else control.ledger,
+            prices=None if control is None else control.prices,
+            metrics=self.metrics,
+            health=self._health,
+            engine_stats=self._engine_stats,
+            sinks=(RequestLog(),),
+            limits=Limits(max_body_bytes=settings.server.max_body_bytes),
+            extra=extra,
+        )
+
+    def _config_state(self) -> "ConfigState | None":
+        return None if self.reloader is None else self.reloader.state
+
+    def _health(self) -> "Health":
+        from headrace.engine.client import EngineState
+        from headrace.gateway.services import Health
+
+        client, config = self._client, self._config_state()
+        rejected = config is not None and not config.accepted
+        return Health(
+            started=client.state is not EngineState.STARTING or client.restarts > 0,
+            ready=client.ready,
+            reason=client.reason,
+            detail="the changed settings were rejected; the log says why" if rejected else "",
+        )
+
+    async def _engine_stats(self) -> "EngineStats | None":
+        if not self._client.ready:
             return None
         try:
-            return _engine_stats(await client.stats(), client.restarts)
+            return _engine_stats(await self._client.stats(), self._client.restarts)
         except HeadraceError:
             return None
 
-    info = PageInfo(models=tuple(models), auth=settings.server.auth, version=__version__)
-    pages = build_pages(lambda: info)
-    extra = {"/": pages, "/static/": pages}
-    if control is not None:
-        extra[admin.PREFIX] = admin.build(control.database, control.keys)
-    return Services(
-        models=models,
-        keys=None if control is None else control.keys,
-        ledger=None if control is None else control.ledger,
-        prices=None if control is None else control.prices,
-        health=health,
-        engine_stats=engine_stats,
-        sinks=(RequestLog(),),
-        limits=Limits(max_body_bytes=settings.server.max_body_bytes),
-        extra=extra,
-    )
+
+@contextlib.asynccontextmanager
+async def _following(
+    house: _House, live: "Live", settings: Settings, source: SettingsSource
+) -> AsyncGenerator[None]:
+    """Take over changed settings, until the end of the block."""
+    from headrace.gateway.http import stop
+    from headrace.gateway.reload import Reloader
+
+    async def apply(changed: Settings) -> None:
+        await house.exchange(live, changed)
+
+    reloader = Reloader(source.file, settings, load=source.load, apply=apply, metrics=house.metrics)
+    house.reloader = reloader
+    loop = asyncio.get_running_loop()
+    hangup = getattr(signal, "SIGHUP", None)
+    if hangup is not None:
+        loop.add_signal_handler(hangup, reloader.wake)
+    task = asyncio.create_task(reloader.run())
+    try:
+        yield
+    finally:
+        await stop(task)
+        if hangup is not None:
+            loop.remove_signal_handler(hangup)
 
 
 def _engine_stats(values: dict[str, float], restarts: int) -> "EngineStats":

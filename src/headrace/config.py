@@ -209,6 +209,46 @@ def with_value(settings: Settings, key: str, value: object, *, origin: str) -> S
     return replace(settings, **{section: changed}, origins={**settings.origins, key: origin})
 
 
+def settings_file(file: Path | None = None) -> Path:
+    """The TOML file that `load` reads, whether or not it exists."""
+    return (file if file is not None else Path("headrace.toml")).absolute()
+
+
+LIVE = ("providers", "routes", "server.max_body_bytes")
+"""Sections and settings that a running service takes over; the others need a restart."""
+
+
+def is_live(key: str) -> bool:
+    """Whether a running service takes over a change of this dotted key."""
+    return key in LIVE or key.partition(".")[0] in LIVE
+
+
+def frozen_changes(running: Settings, wanted: Settings) -> tuple[str, ...]:
+    """Keys whose values differ and that only a restart changes, with both values."""
+    before, after = _keys(running), _keys(wanted)
+    return tuple(
+        f"{key} = {value!r} (still {before[key]!r})"
+        for key, value in after.items()
+        if value != before[key] and not is_live(key)
+    )
+
+
+def take_over(running: Settings, wanted: Settings) -> Settings:
+    """What a running service becomes: the live settings of `wanted`, all others as they are."""
+    made = running
+    for section in fields(wanted):
+        if section.name in LIVE:
+            made = replace(made, **{section.name: getattr(wanted, section.name)})
+    for key, value in _keys(wanted).items():
+        section, _, name = key.partition(".")
+        if key in LIVE:
+            part = replace(getattr(made, section), **{name: value})
+            made = replace(made, **{section: part})
+    origins = {key: origin for key, origin in wanted.origins.items() if is_live(key)}
+    kept = {key: origin for key, origin in running.origins.items() if not is_live(key)}
+    return replace(made, origins={**kept, **origins})
+
+
 def as_dict(settings: Settings) -> dict[str, object]:
     """Dotted key -> value, for `--json` and `/explain`."""
     tables = {

@@ -28,6 +28,7 @@ from rich.progress import (
 
 from headrace.cli import GlobalOptions
 from headrace.config import Settings, with_value
+from headrace.config import settings_file as of_file
 
 
 def settings(ctx: typer.Context, changes: Mapping[str, object] | None = None) -> Settings:
@@ -47,6 +48,12 @@ def settings(ctx: typer.Context, changes: Mapping[str, object] | None = None) ->
         if value is not None:
             made = with_value(made, key, value, origin="command line")
     return made
+
+
+def settings_file(ctx: typer.Context) -> Path:
+    """The TOML file that this call's settings come from, whether or not it exists."""
+    found: object = ctx.obj
+    return of_file(found.config if isinstance(found, GlobalOptions) else None)
 
 
 def console() -> Console:

@@ -35,19 +35,19 @@ def serve(
     ] = False,
 ) -> None:
     """Serve a model over HTTP, OpenAI-compatible, with a page to talk to it."""
-    settings = report.settings(
-        ctx,
-        {
-            "model.path": model,
-            "model.name": name,
-            "model.dtype": dtype,
-            "model.quantization": quantization,
-            "model.device": device,
-            "model.context_tokens": context,
-            "model.chat_template": None if chat_template is None else str(chat_template),
-            "server.host": host,
-            "server.port": port,
-            "server.auth": False if no_auth else None,
-        },
+    options = {
+        "model.path": model,
+        "model.name": name,
+        "model.dtype": dtype,
+        "model.quantization": quantization,
+        "model.device": device,
+        "model.context_tokens": context,
+        "model.chat_template": None if chat_template is None else str(chat_template),
+        "server.host": host,
+        "server.port": port,
+        "server.auth": False if no_auth else None,
+    }
+    source = app.SettingsSource(
+        file=report.settings_file(ctx), load=lambda: report.settings(ctx, options)
     )
-    app.serve(settings, say=typer.echo)
+    app.serve(source.load(), say=typer.echo, source=source)

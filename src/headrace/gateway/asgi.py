@@ -14,6 +14,7 @@ from headrace.gateway.data import TABLE
 from headrace.gateway.flight import Flight
 from headrace.gateway.http import ASGIApp, ClientLeft, Exchange, Header, Receive, Scope, Send
 from headrace.gateway.keys import FEATURE_HEADER, Credentials
+from headrace.gateway.live import Live
 from headrace.gateway.routes import OPEN
 from headrace.gateway.services import Health, Limits, Served, Services
 from headrace.gateway.table import DataRoute
@@ -26,8 +27,9 @@ __all__ = ["ASGIApp", "Health", "Limits", "Served", "Services", "build"]
 _LOG = logging.getLogger("headrace.gateway")
 
 
-def build(services: Services) -> ASGIApp:
+def build(services: Services | Live) -> ASGIApp:
     """The gateway as one application."""
+    live = services if isinstance(services, Live) else Live(services)
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -36,12 +38,16 @@ def build(services: Services) -> ASGIApp:
         if scope["type"] != "http":
             await send({"type": "websocket.close", "code": 1000, "reason": "no websockets here"})
             return
-        mounted = _mounted(services, scope["path"])
-        if mounted is not None:
-            await mounted(scope, receive, send)
-            return
-        exchange = Exchange(scope, receive, send, request_id=uuid.uuid4().hex)
-        await _answer(services, exchange)
+        generation = live.enter()
+        try:
+            mounted = _mounted(generation.services, scope["path"])
+            if mounted is not None:
+                await mounted(scope, receive, send)
+                return
+            exchange = Exchange(scope, receive, send, request_id=uuid.uuid4().hex)
+            await _answer(generation.services, exchange)
+        finally:
+            live.leave(generation)
 
     return app
 

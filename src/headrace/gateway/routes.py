@@ -213,6 +213,10 @@ async def livez(services: Services, exchange: Exchange) -> None:
 async def readyz(services: Services, exchange: Exchange) -> None:
     """GET /readyz: it takes requests now."""
     health = services.health()
+    if health.ready and health.detail:
+        body = msgspec.json.encode({"status": "ok", "detail": health.detail})
+        await exchange.answer(200, body)
+        return
     await _health(exchange, good=health.ready, reason=health.reason or "not ready")
 
 

@@ -38,6 +38,8 @@ class Health:
     ready: bool = True
     reason: str = ""
     """Why not ready."""
+    detail: str = ""
+    """What an operator should look at, though requests are taken."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

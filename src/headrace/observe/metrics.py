@@ -83,6 +83,16 @@ class Metrics:
             buckets=_LATENCY_S,
             registry=registry,
         )
+        self._reloads = Counter(
+            "headrace_config_reloads",
+            "Readings of changed settings",
+            ("result",),
+            registry=registry,
+        )
+        self._reload_accepted = Gauge(
+            "headrace_config_accepted", "1 where the last reading was taken over", registry=registry
+        )
+        self._reload_accepted.set(1)
         self._engine = _EngineCollector()
         registry.register(self._engine)
         self._registry = registry
@@ -107,6 +117,11 @@ class Metrics:
             self._admission.labels(record.route, record.model).observe(record.admission_s)
         if record.first_token_s is not None:
             self._first.labels(record.route, record.model).observe(record.first_token_s)
+
+    def reloaded(self, *, accepted: bool) -> None:
+        """The settings were read again."""
+        self._reloads.labels("accepted" if accepted else "rejected").inc()
+        self._reload_accepted.set(accepted)
 
     def render(self, engine: EngineStats | None = None) -> bytes:
         """Everything in Prometheus's text format, with the engine's gauges where there is one."""

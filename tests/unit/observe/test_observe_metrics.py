@@ -13,6 +13,8 @@ from headrace.types import Usage
 
 NAMES = {
     "headrace_admission_seconds": "histogram",
+    "headrace_config_accepted": "gauge",
+    "headrace_config_reloads": "counter",
     "headrace_engine_kv_blocks_cached": "gauge",
     "headrace_engine_kv_blocks_total": "gauge",
     "headrace_engine_kv_blocks_used": "gauge",

@@ -11,6 +11,7 @@
     DELETE     /v1/admin/limits/{id}
     GET        /v1/admin/spend         ?by=team,model&since_s=&until_s=; a member sees its own key's
     GET        /v1/admin/ledger/verify admin
+    GET        /v1/admin/config        admin: how the last reading of the settings went
 
 Invariant: what is another's answers as what does not exist: a key learns no ids beyond its reach.
 Nobody makes a key of a higher role than its own.

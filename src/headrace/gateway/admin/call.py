@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from starlette.requests import Request
 
 from headrace.errors import InvalidParameter, NotFound, PermissionDenied
+from headrace.gateway.reload import ConfigState
 from headrace.store import identity
 from headrace.store.database import Database
 from headrace.store.identity import Key, RoleName
@@ -26,7 +27,17 @@ Handler: TypeAlias = Callable[["Call"], Awaitable[Any]]
 class Call:
     """One request on its way: who, with what, and the database."""
 
-    def __init__(self, database: Database, caller: Caller, request: Request, body: bytes) -> None:
+    def __init__(
+        self,
+        database: Database,
+        caller: Caller,
+        request: Request,
+        body: bytes,
+        *,
+        config: ConfigState | None = None,
+    ) -> None:
+        self.config = config
+        """How the last reading of the settings went; None = nobody follows them."""
         self.database = database
         self.caller = caller
         self.request = request

@@ -14,6 +14,7 @@ from headrace.gateway.admin.call import Call, Handler
 from headrace.gateway.admin.table import PREFIX, TABLE
 from headrace.gateway.http import ASGIApp
 from headrace.gateway.keys import Credentials, Keys
+from headrace.gateway.reload import ConfigState
 from headrace.store.database import Database
 from headrace.store.identity import RoleName
 from headrace.types import Caller
@@ -22,15 +23,31 @@ from headrace.wire.openai_errors import encode_error
 _MAX_BODY_BYTES = 64 << 10
 
 
-def build(database: Database, keys: Keys | None) -> ASGIApp:
-    """The application for everything below `PREFIX`; keys None = whoever reaches it is an admin."""
+def no_config() -> ConfigState | None:
+    """The state of settings that nobody follows."""
+    return None
+
+
+def build(
+    database: Database,
+    keys: Keys | None,
+    *,
+    config: Callable[[], ConfigState | None] = no_config,
+) -> ASGIApp:
+    """The application for everything below `PREFIX`.
+
+    Args:
+        database: The store.
+        keys: None = whoever reaches it is an admin.
+        config: How the last reading of the settings went.
+    """
     paths: dict[str, dict[str, Handler]] = {}
     for route in TABLE:
         paths.setdefault(PREFIX + route.path, {})[route.method] = route.handler
 
     def endpoint(methods: dict[str, Handler]) -> Callable[[Request], Awaitable[Response]]:
         async def answer(request: Request) -> Response:
-            return await _answer(database, keys, request, methods)
+            return await _answer(database, keys, config, request, methods)
 
         return answer
 
@@ -41,7 +58,11 @@ def build(database: Database, keys: Keys | None) -> ASGIApp:
 
 
 async def _answer(
-    database: Database, keys: Keys | None, request: Request, methods: dict[str, Handler]
+    database: Database,
+    keys: Keys | None,
+    config: Callable[[], ConfigState | None],
+    request: Request,
+    methods: dict[str, Handler],
 ) -> Response:
     request_id = uuid.uuid4().hex
     headers = {"x-request-id": request_id}
@@ -66,7 +87,7 @@ async def _answer(
             body += chunk
             if len(body) > _MAX_BODY_BYTES:
                 raise InvalidParameter(f"the body is larger than {_MAX_BODY_BYTES} bytes")
-        answer = await handler(Call(database, caller, request, body))
+        answer = await handler(Call(database, caller, request, body, config=config()))
     except HeadraceError as error:
         body = encode_error(error, request_id=request_id)
         return Response(body, error.status, headers, media_type="application/json")

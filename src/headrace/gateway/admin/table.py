@@ -5,7 +5,7 @@ A handler that changes anything writes what it did into the audit log, in the sa
 
 from dataclasses import dataclass
 
-from headrace.gateway.admin import keys, money, people
+from headrace.gateway.admin import keys, money, operations, people
 from headrace.gateway.admin.call import Handler
 
 PREFIX = "/v1/admin/"
@@ -42,4 +42,5 @@ TABLE: tuple[AdminRoute, ...] = (
     _route("DELETE", "limits/{id:int}", money.remove_limit),
     _route("GET", "spend", money.show_spend),
     _route("GET", "ledger/verify", money.verify_ledger),
+    _route("GET", "config", operations.show_config),
 )
