@@ -22,7 +22,7 @@ from headrace.engine.stacks import eager
 from headrace.model.attend import Packed
 from headrace.model.config import ModelConfig
 from headrace.model.decoder import Decoder
-from headrace.types import FinishReason, SamplingParams, TokenLogprob
+from headrace.types import FinishReason, Priority, SamplingParams, TokenLogprob
 
 torch.set_num_threads(1)  # models this small only lose by sharing their work out
 
@@ -47,6 +47,7 @@ def request(
     salt: str = "",
     deadline_s: float | None = None,
     eos_ids: tuple[int, ...] = (),
+    priority: Priority = Priority.INTERACTIVE,
     **sampling: Any,
 ) -> EngineRequest:
     """An `EngineRequest` with seed 0 and temperature 0 unless told."""
@@ -59,6 +60,7 @@ def request(
         salt=salt,
         deadline_s=deadline_s,
         eos_ids=eos_ids,
+        priority=priority,
     )
 
 

@@ -197,6 +197,13 @@ class SamplingParams:
     """Names of the fields the caller set; the model's generation_config may fill the others."""
 
 
+class Priority(StrEnum):
+    """Who goes first where not all can go at once."""
+
+    INTERACTIVE = "interactive"  # somebody waits for it
+    BATCH = "batch"  # it takes what the others leave, and gives it back when they need it
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Caller:
     """Who asks, as far as it is known."""
@@ -340,6 +347,7 @@ class ChatRequest:
     continue_final_message: bool = False
     deadline_s: float | None = None
     """Seconds from now until the request ends with `deadline`; None = no limit."""
+    priority: Priority = Priority.INTERACTIVE
     caller: Caller = Caller()
     trace: str = ""
     """Request id, in logs, metrics exemplars and the answer's `id`."""
@@ -358,6 +366,7 @@ class CompletionRequest:
     """Text prompts only: begin with the tokenizer's BOS where it has one."""
     sampling: SamplingParams = SamplingParams()
     deadline_s: float | None = None
+    priority: Priority = Priority.INTERACTIVE
     caller: Caller = Caller()
     trace: str = ""
     trail: Trail = field(default_factory=Trail, compare=False, repr=False)

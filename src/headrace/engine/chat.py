@@ -34,6 +34,7 @@ from headrace.types import (
     FinishReason,
     FormatKind,
     ModelCard,
+    Priority,
     ReasoningDelta,
     ReasoningParams,
     SamplingParams,
@@ -65,6 +66,7 @@ class TokenSource(Protocol):
         *,
         salt: str = "",
         deadline_s: float | None = None,
+        priority: Priority = Priority.INTERACTIVE,
         request_id: str = "",
     ) -> AsyncGenerator[TokenEvent, None]: ...
 
@@ -147,6 +149,7 @@ class EngineChat:
             self._filled(request.sampling),
             salt=request.caller.tenant,
             deadline_s=request.deadline_s,
+            priority=request.priority,
             trace=request.trace,
             parser=parser,
         )
@@ -178,6 +181,7 @@ class EngineChat:
             sampling,
             salt=request.caller.tenant,
             deadline_s=request.deadline_s,
+            priority=request.priority,
             trace=request.trace,
             echo=echo,
         )
@@ -248,6 +252,7 @@ class EngineChat:
         *,
         salt: str,
         deadline_s: float | None,
+        priority: Priority,
         trace: str,
         echo: str | None = None,
         parser: Callable[[], OutputParser] | None = None,
@@ -259,7 +264,12 @@ class EngineChat:
         created_s = int(time.time())
         started = produced = False
         events = self._source.generate(
-            ids, sampling, salt=salt, deadline_s=deadline_s, request_id=trace
+            ids,
+            sampling,
+            salt=salt,
+            deadline_s=deadline_s,
+            priority=priority,
+            request_id=trace,
         )
         async with contextlib.aclosing(events):
             async for event in events:

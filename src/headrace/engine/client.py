@@ -23,7 +23,7 @@ from pathlib import Path
 
 from headrace.config import Settings, process_environment
 from headrace.errors import HeadraceError, InvalidParameter, NotReady, Overloaded, WorkerDied
-from headrace.types import SamplingParams, TokenEvent, Usage
+from headrace.types import Priority, SamplingParams, TokenEvent, Usage
 from headrace.wire.frames import (
     Beat,
     Cancel,
@@ -198,6 +198,7 @@ class EngineClient:
         *,
         salt: str = "",
         deadline_s: float | None = None,
+        priority: Priority = Priority.INTERACTIVE,
         request_id: str = "",
     ) -> AsyncGenerator[TokenEvent, None]:
         """Continue a prompt. Close the iterator to cancel.
@@ -207,6 +208,7 @@ class EngineClient:
             sampling: A `seed` of None is drawn here.
             salt: Domain of the prefix cache.
             deadline_s: Seconds from now until the request ends with `deadline`.
+            priority: A batch request runs in what others leave.
             request_id: For logs; need not be unique.
 
         Raises:
@@ -226,7 +228,12 @@ class EngineClient:
         self._number += 1
         id = f"{request_id or 'request'}#{self._number}"
         frame = Submit(
-            id=id, prompt=tuple(prompt), sampling=sampling, salt=salt, deadline_s=deadline_s
+            id=id,
+            prompt=tuple(prompt),
+            sampling=sampling,
+            salt=salt,
+            deadline_s=deadline_s,
+            priority=priority,
         )
         request = _InFlight(prompt_tokens=len(prompt))
         link.send(frame)

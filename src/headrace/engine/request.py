@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple, TypeAlias
 
-from headrace.types import SamplingParams, TokenLogprob, Usage
+from headrace.types import Priority, SamplingParams, TokenLogprob, Usage
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,6 +32,7 @@ class EngineRequest:
     deadline_s: float | None = None
     """Absolute, on the engine's clock."""
     eos_ids: tuple[int, ...] = ()
+    priority: Priority = Priority.INTERACTIVE
 
     @property
     def end_ids(self) -> tuple[int, ...]:
@@ -82,9 +83,14 @@ class Sequence:
         return self.group.request
 
     @property
-    def age_key(self) -> tuple[int, int]:
-        """Order of arrival; the greatest is the youngest."""
-        return (self.group.arrival, self.index)
+    def age_key(self) -> tuple[bool, int, int]:
+        """Order of arrival, batch requests after all others; the greatest is the youngest."""
+        return (self.group.yields, self.group.arrival, self.index)
+
+    @property
+    def yields(self) -> bool:
+        """Whether it makes room for whatever is not a batch request."""
+        return self.group.yields
 
     @property
     def samples(self) -> bool:
@@ -124,6 +130,8 @@ class Group:
     """Of each choice, resolved."""
     end_ids: tuple[int, ...] = field(init=False)
     """The request's."""
+    yields: bool = field(init=False)
+    """Of a batch request: younger than all that are none."""
     sequences: list[Sequence] = field(default_factory=list[Sequence], repr=False)
     started: bool = False
     """Its prompt left the queue and is booked; a request that ends before has used nothing."""
@@ -133,6 +141,7 @@ class Group:
 
     def __post_init__(self) -> None:
         self.end_ids = self.request.end_ids
+        self.yields = self.request.priority is Priority.BATCH
 
     @property
     def usage(self) -> Usage:

@@ -9,6 +9,10 @@ sequences in order of arrival. Where blocks run out, the youngest gives up its o
 later (recompute), so the oldest always goes on and, because `submit` refuses what cannot fit the
 pool alone, every request ends.
 
+Batch requests (`Priority.BATCH`) run in what is left: they are planned after all others, begin only
+while no other waits, and count as younger than any, so their rows, places and blocks are the first
+to be taken. What the others get in a step, and when, is what they would get without them.
+
 Invariant: `Counters` balance at any moment (the equation is its docstring), and every block is held
 by a running sequence or free. Plain Python: no tensors, no clock but the one given.
 
@@ -29,7 +33,7 @@ from headrace.engine.counters import Counters, Tally
 from headrace.engine.prefix import PrefixCache
 from headrace.engine.request import EngineRequest, Group, RowResult, Sequence, State, StopFactory
 from headrace.errors import HeadraceError, InvalidParameter
-from headrace.types import FinishReason, TokenEvent, TokenLogprob
+from headrace.types import FinishReason, Priority, TokenEvent, TokenLogprob
 
 Events: TypeAlias = list[tuple[str, TokenEvent]]
 
@@ -54,6 +58,8 @@ class _Draft:
     left: int
     rows: dict[Sequence, int] = field(default_factory=dict[Sequence, int])
     preempted: bool = False
+    yielded: bool = False
+    """As `preempted`, of a batch request's sequence."""
 
     def add(self, sequence: Sequence, rows: int) -> None:
         if rows:
@@ -61,7 +67,8 @@ class _Draft:
             self.left -= rows
 
     def drop(self, sequence: Sequence) -> None:
-        self.preempted = True
+        self.yielded = True
+        self.preempted = self.preempted or not sequence.yields
         self.left += self.rows.pop(sequence, 0)
 
 
@@ -100,7 +107,8 @@ class Scheduler:
         # Both by age_key: the oldest is first in, the youngest is preempted.
         self._deadlines: list[tuple[float, int, str]] = []
         self._arrivals = 0
-        self._queue = Queue()
+        self._queues = {priority: Queue() for priority in Priority}
+        # Apart, so that a batch that fills its own is no reason to refuse anybody else.
         self._tally = Tally()
         self._planned_s = 0.0
         self._busy_s = 0.0
@@ -124,7 +132,7 @@ class Scheduler:
     @property
     def queued_tokens(self) -> int:
         """Prompt tokens of requests that have not begun."""
-        return self._queue.tokens
+        return sum(queue.tokens for queue in self._queues.values())
 
     def counters(self) -> Counters:
         """A snapshot."""
@@ -156,7 +164,8 @@ class Scheduler:
                 pool_tokens=self.blocks.total * self.blocks.block_tokens,
             )
             rate = self._busy_s / scheduled if scheduled else 0.0
-            self._queue.check(request, self._settings, seconds_per_token=rate)
+            queue = self._queues[request.priority]
+            queue.check(request, self._settings, seconds_per_token=rate)
         except HeadraceError:
             self._tally.refused += 1
             raise
@@ -170,7 +179,7 @@ class Scheduler:
                 sequence.stop_push = self._watch_stops(request.sampling)
             group.sequences.append(sequence)
         self._groups[request.id] = group
-        self._queue.enter(request)
+        queue.enter(request)
         self._tally.requests += 1
         self._wait(group.sequences[0])
         if request.deadline_s is not None:
@@ -193,30 +202,50 @@ class Scheduler:
         """
         self._planned_s = self._clock()
         draft = _Draft(left=budget)
+        running = tuple(self._running)
+        first_batch = next((at for at, other in enumerate(running) if other.yields), len(running))
+        beside = self._settings.mixed_prefill_tokens
+        chunks = self._plan_tokens(running[:first_batch], draft)
+        if draft.rows and beside:
+            draft.left = min(draft.left, beside)
+        self._plan_chunks(chunks, draft)
+        self._plan_new(draft, batch=False)
+        if draft.rows and beside:
+            draft.left = min(draft.left, beside)
+        chunks = self._plan_tokens(running[first_batch:], draft)
+        self._plan_chunks(chunks, draft)
+        self._plan_new(draft, batch=True)
+        return Plan(rows=draft.rows)
+
+    def _plan_tokens(self, running: Iterable[Sequence], draft: _Draft) -> list[Sequence]:
+        """Plan those that lack one token. Returns: The others, in order."""
         chunks: list[Sequence] = []
-        for sequence in tuple(self._running):
+        for sequence in running:
             if len(sequence) - sequence.computed != 1:
                 chunks.append(sequence)
             elif draft.left and sequence.state is State.RUNNING:
                 draft.add(sequence, self._grow(sequence, 1, draft))
-        if draft.rows and self._settings.mixed_prefill_tokens:
-            draft.left = min(draft.left, self._settings.mixed_prefill_tokens)
+        return chunks
+
+    def _plan_chunks(self, chunks: Iterable[Sequence], draft: _Draft) -> None:
         for sequence in chunks:
             lacking = len(sequence) - sequence.computed
             if draft.left and sequence.state is State.RUNNING:
                 draft.add(sequence, self._grow(sequence, min(lacking, draft.left), draft))
+
+    def _plan_new(self, draft: _Draft, *, batch: bool) -> None:
+        """Begin what waits, of one priority; batch requests only where no other waits."""
         while (
             draft.left
             and self._waiting
-            and not draft.preempted
-            and len(self._running) < self._settings.max_running
-            and self._admit(self._waiting[0])
+            and self._waiting[0].yields is batch
+            and not (draft.yielded if batch else draft.preempted)
+            and self._make_place(self._waiting[0], draft)
         ):
             sequence = self._waiting.pop(0)
             insort(self._running, sequence, key=_age)
             lacking = len(sequence) - sequence.computed
             draft.add(sequence, self._grow(sequence, min(lacking, draft.left), draft))
-        return Plan(rows=draft.rows)
 
     def commit(self, plan: Plan, results: Mapping[Sequence, RowResult]) -> Events:
         """Book a step that ran.
@@ -279,6 +308,33 @@ class Scheduler:
         sequence.state = State.WAITING
         insort(self._waiting, sequence, key=_age)
 
+    def _make_place(self, sequence: Sequence, draft: _Draft) -> bool:
+        """Admit a waiting sequence, in the place of batch ones where that is what it takes."""
+        most = self._settings.max_running
+        if len(self._running) < most and self._admit(sequence):
+            return True
+        if sequence.yields or not self._fits_without_batch(sequence):
+            return False
+        while self._running and self._running[-1].yields:
+            self._yield_last(draft)
+            if len(self._running) < most and self._admit(sequence):
+                return True
+        raise AssertionError("it fits without batch sequences, and there are none")
+
+    def _fits_without_batch(self, sequence: Sequence) -> bool:
+        """Whether it could be admitted if no batch sequence were running; False where none is."""
+        others = [other for other in self._running if not other.yields]
+        if len(others) == len(self._running) or len(others) >= self._settings.max_running:
+            return False
+        blocks = self.blocks
+        kept = {block for other in others for block in other.blocks}
+        hits = self._prefix.find(sequence)
+        missing = blocks.blocks_for(len(sequence)) - len(hits)
+        room = blocks.total
+        if others:
+            room -= len(kept) + self._promised(others) + self._watermark
+        return sum(1 for block in hits if block not in kept) + missing <= room
+
     def _admit(self, sequence: Sequence) -> bool:
         """Give a waiting sequence the blocks that the cache has of it, if all of it has room."""
         blocks = self.blocks
@@ -298,7 +354,7 @@ class Scheduler:
         group = sequence.group
         if not group.started:
             group.started = True
-            self._queue.leave(group.request)
+            self._queues[group.request.priority].leave(group.request)
             self._tally.prompt += len(group.request.prompt)
         fresh_hits = max(0, sequence.computed - sequence.first_run)
         sequence.first_run += fresh_hits
@@ -308,29 +364,38 @@ class Scheduler:
 
     def _room(self) -> int:
         """Blocks that are neither in reserve nor promised to what is running."""
-        blocks = self.blocks
-        promised = sum(
-            max(0, blocks.blocks_for(len(other)) - len(other.blocks)) for other in self._running
-        )
-        return blocks.free - promised - self._watermark
+        return self.blocks.free - self._promised(self._running) - self._watermark
+
+    def _promised(self, running: Iterable[Sequence]) -> int:
+        """Blocks that these will need for the tokens they have now."""
+        blocks_for = self.blocks.blocks_for
+        return sum(max(0, blocks_for(len(other)) - len(other.blocks)) for other in running)
 
     def _grow(self, sequence: Sequence, rows: int, draft: _Draft) -> int:
-        """How many of `rows` have a place; for the first, younger sequences give up theirs."""
+        """How many of `rows` have a place; for the first, younger sequences give up theirs, batch
+        sequences for all."""
         blocks = self.blocks
         while True:
             places = len(sequence.blocks) * blocks.block_tokens - sequence.computed
             if places >= rows:
                 return rows
             lacking = blocks.blocks_for(rows - places)
+            if lacking > blocks.free and self._running[-1].yields and not sequence.yields:
+                self._yield_last(draft)
+                continue
             sequence.blocks += blocks.allocate(min(lacking, blocks.free))
             places = len(sequence.blocks) * blocks.block_tokens - sequence.computed
             if places > 0:
                 return min(rows, places)
-            youngest = self._running[-1]
-            if youngest is sequence:
+            if self._running[-1] is sequence:
                 return 0  # the older ones go on, and will make room by ending
-            self._preempt(youngest)
-            draft.drop(youngest)
+            self._yield_last(draft)
+
+    def _yield_last(self, draft: _Draft) -> None:
+        """Preempt the youngest."""
+        youngest = self._running[-1]
+        self._preempt(youngest)
+        draft.drop(youngest)
 
     def _preempt(self, sequence: Sequence) -> None:
         self._leave(sequence)
@@ -429,7 +494,7 @@ class Scheduler:
         if any(sequence.state is not State.FINISHED for sequence in group.sequences):
             return False
         if not group.started:
-            self._queue.leave(group.request)
+            self._queues[group.request.priority].leave(group.request)
         del self._groups[group.request.id]
         group.sequences.clear()  # no cycle is left: a long prompt's memory goes now, not some time
         self._tally.finish(reason)
@@ -454,15 +519,20 @@ class Scheduler:
         run = tally.cached + tally.scheduled + tally.unrun
         if booked != run + pending:
             raise HeadraceError(f"tokens do not balance: {booked} != {run} + {pending}; {tally}")
-        queued = [group for group in self._groups.values() if not group.started]
-        tokens = sum(len(group.request.prompt) for group in queued)
-        if (self._queue.requests, self._queue.tokens) != (len(queued), tokens):
-            raise HeadraceError(f"{self._queue} counted, {len(queued)} requests of {tokens} queued")
+        for priority, queue in self._queues.items():
+            queued = [
+                group.request
+                for group in self._groups.values()
+                if not group.started and group.request.priority is priority
+            ]
+            tokens = sum(len(request.prompt) for request in queued)
+            if (queue.requests, queue.tokens) != (len(queued), tokens):
+                raise HeadraceError(f"{queue} counted, {len(queued)} requests of {tokens} queued")
         if tally.requests != len(self._groups) + sum(tally.finished.values()):
             raise HeadraceError(f"{len(self._groups)} requests live do not balance: {tally}")
 
 
-def _age(sequence: Sequence) -> tuple[int, int]:
+def _age(sequence: Sequence) -> tuple[bool, int, int]:
     return sequence.age_key
 
 

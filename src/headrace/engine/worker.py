@@ -231,6 +231,7 @@ class Worker:
             salt=frame.salt,
             deadline_s=deadline_s,
             eos_ids=self._eos_ids,
+            priority=frame.priority,
         )
         try:
             if self._drain_until_s is not None:

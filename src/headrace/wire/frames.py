@@ -12,7 +12,7 @@ import msgspec
 
 from headrace.config import EngineSettings, ModelSettings
 from headrace.errors import HeadraceError
-from headrace.types import SamplingParams, TokenEvent
+from headrace.types import Priority, SamplingParams, TokenEvent
 
 MAX_FRAME_BYTES = 256 << 20
 """Well above the largest honest frame: log-probabilities of a 128k prompt with 20 rivals each."""
@@ -38,6 +38,7 @@ class Submit(msgspec.Struct, frozen=True, kw_only=True, tag="submit"):
     salt: str = ""
     deadline_s: float | None = None
     """Seconds from now: the two processes share no clock."""
+    priority: Priority = Priority.INTERACTIVE
 
 
 class Cancel(msgspec.Struct, frozen=True, kw_only=True, tag="cancel"):

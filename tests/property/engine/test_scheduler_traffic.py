@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from engine_traffic import EOS, VOCAB, Clock, expected, make_scheduler, request, score
 from headrace.engine.request import EngineRequest, RowResult
 from headrace.errors import ContextLengthExceeded, Overloaded
-from headrace.types import FinishReason, TokenEvent
+from headrace.types import FinishReason, Priority, TokenEvent
 
 CONTEXT = 40
 NORMAL = (FinishReason.STOP, FinishReason.LENGTH)
@@ -31,6 +31,7 @@ def requests(draw: st.DrawFn, at: int) -> EngineRequest:
         stop_token_ids=draw(st.sampled_from([(), (3,)])),
         prompt_logprobs=draw(st.sampled_from([None, None, 0])),
         deadline_s=draw(st.sampled_from([None, None, None, 120.0])),
+        priority=draw(st.sampled_from([*Priority])),
     )
 
 
@@ -46,6 +47,7 @@ def test_every_answer_is_the_solo_answer(data: st.DataObject) -> None:
         clock=clock,
         max_running=data.draw(st.sampled_from([1, 2, 5, 32])),
         max_queued_requests=data.draw(st.sampled_from([3, 100])),
+        mixed_prefill_tokens=data.draw(st.sampled_from([0, 0, 3])),
         prefix_cache=data.draw(st.booleans()),
     )
     asked: dict[str, EngineRequest] = {}

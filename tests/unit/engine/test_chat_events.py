@@ -31,6 +31,7 @@ from headrace.types import (
     FormatKind,
     Message,
     ModelCard,
+    Priority,
     ReasoningDelta,
     ResponseFormat,
     Role,
@@ -78,6 +79,7 @@ class Source:
         *,
         salt: str = "",
         deadline_s: float | None = None,
+        priority: Priority = Priority.INTERACTIVE,
         request_id: str = "",
     ) -> AsyncGenerator[TokenEvent, None]:
         self.asked.append((tuple(prompt), sampling, salt, deadline_s))

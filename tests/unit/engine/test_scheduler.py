@@ -20,7 +20,7 @@ from headrace.errors import (
     InvalidParameter,
     Overloaded,
 )
-from headrace.types import FinishReason, SamplingParams
+from headrace.types import FinishReason, Priority, SamplingParams
 
 
 def rows(plan: Plan) -> dict[str, int]:
@@ -434,7 +434,7 @@ def broken(change: str) -> Scheduler:
         case "tokens":
             scheduler._tally.scheduled += 1
         case "queue":
-            scheduler._queue.tokens += 1
+            scheduler._queues[Priority.INTERACTIVE].tokens += 1
         case "requests":
             scheduler._tally.requests += 1
         case _:
