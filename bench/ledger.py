@@ -34,7 +34,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from headrace.bench.results import write_result
 from headrace.errors import LimitExceeded, StoreUnavailable
-from headrace.gateway.ledger import Ledger, Need
+from headrace.gateway.ledger import Ledger
+from headrace.gateway.need import Need
 from headrace.gateway.price import Price, Rate
 from headrace.store import identity, limits
 from headrace.store.changes import Changes

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from headrace.gateway.ledger import Ledger, Need
+from headrace.gateway.ledger import Ledger
+from headrace.gateway.need import Need
 from headrace.gateway.price import Price, Rate
 from headrace.store import identity, limits
 from headrace.store.changes import Changes

@@ -13,7 +13,7 @@ from dataclasses import replace
 from headrace.gateway.calls import need_codec
 from headrace.gateway.flight import Flight
 from headrace.gateway.http import Exchange
-from headrace.gateway.ledger import Need
+from headrace.gateway.need import Need
 from headrace.gateway.services import Served, Services
 from headrace.types import (
     AudioPart,

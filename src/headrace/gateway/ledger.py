@@ -13,14 +13,14 @@ import logging
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from itertools import islice
 from typing import NamedTuple
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from headrace.errors import BudgetExceeded, LimitExceeded, RateLimitExceeded, StoreUnavailable
-from headrace.gateway.price import FREE, Price
+from headrace.errors import LimitExceeded, RateLimitExceeded, StoreUnavailable
+from headrace.gateway.need import Need
+from headrace.gateway.slices import Hold, Slice, affordable, amount_of, amounts, refused, used_of
 from headrace.store import ledger as books
 from headrace.store.changes import Changes
 from headrace.store.database import Database
@@ -28,7 +28,7 @@ from headrace.store.entries import HELD, SETTLED, Charge, Entry
 from headrace.store.journal import Journal
 from headrace.store.leases import Ask, Grant, Refusal, take, touch
 from headrace.store.limits import Limit, Unit, for_caller
-from headrace.store.windows import FOREVER_S, window_at
+from headrace.store.windows import window_at
 from headrace.types import Caller, Usage
 
 LEASE_S = 30
@@ -47,50 +47,6 @@ _TRIES = 8
 _LOG = logging.getLogger("headrace.gateway")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Need:
-    """The worst that a request may use."""
-
-    id: str
-    caller: Caller
-    model: str
-    route: str
-    input_tokens: int
-    """The prompt, exactly; of several prompts together."""
-    output_tokens: int
-    """All choices together."""
-    least_output: int = 1
-    """With less there is no answer worth having: one token a choice."""
-    price: Price = FREE
-
-
-@dataclass(slots=True, eq=False)
-class _Slice:
-    limit: Limit
-    starts_s: int
-    ends_s: int
-    counts_from_s: int
-    window_id: int = 0
-    free: int = 0
-    held: int = 0
-    unbooked: int = 0
-    used_s: float = 0.0
-
-
-@dataclass(slots=True, eq=False)
-class Hold:
-    """A reservation; given to `settle` exactly once."""
-
-    entry: Entry
-    output_tokens: int
-    """What the answer may have: as asked, or what is left to pay for."""
-    clamped: bool
-    price: Price
-    taken: list[tuple[_Slice, int]] = field(default_factory=list[tuple[_Slice, int]])
-    began: float = 0.0
-    settled: bool = False
-
-
 class _Refused(NamedTuple):
     refusal: Refusal
     least: int
@@ -101,7 +57,7 @@ class _Batch(NamedTuple):
     ended: list[Entry]
     noted: list[str]
     running: list[Hold]
-    unbooked: list[tuple[_Slice, int]]
+    unbooked: list[tuple[Slice, int]]
     targets: dict[int, int]
 
 
@@ -125,8 +81,8 @@ class Ledger:
         self._confirmed = -math.inf
         self._limits: dict[tuple[str, str], tuple[Limit, ...]] = {}
         self._generation = 0
-        self._slices: dict[int, _Slice] = {}
-        self._old: list[_Slice] = []
+        self._slices: dict[int, Slice] = {}
+        self._old: list[Slice] = []
         self._ended: list[Entry] = []
         self._running: dict[str, Hold] = {}
         self._unnoted: dict[str, Hold] = {}
@@ -151,7 +107,7 @@ class Ledger:
         self._check_confirmed(limits)
         for _ in range(_TRIES):
             slices = self._slices_of(limits)
-            wanted = _amounts(slices, need, need.output_tokens)
+            wanted = amounts(slices, need, need.output_tokens)
             if all(piece.free >= want for piece, want in zip(slices, wanted, strict=True)):
                 return self._take(need, slices, wanted, need.output_tokens)
             asks = self._asks(slices, wanted, need)
@@ -163,9 +119,9 @@ class Ledger:
                 self._refusals[refusal.limit_id] = _Refused(refusal, least, until)
                 raise self._refused(refusal, need)
             slices = self._slices_of(limits)
-            output = min([need.output_tokens, *(_affordable(s, need) for s in slices)])
+            output = min([need.output_tokens, *(affordable(s, need) for s in slices)])
             if output >= need.least_output:
-                return self._take(need, slices, _amounts(slices, need, output), output)
+                return self._take(need, slices, amounts(slices, need, output), output)
         raise RateLimitExceeded(
             "too many requests at once reach for what is left of a limit; send it again",
             retry_after_s=1,
@@ -179,7 +135,7 @@ class Ledger:
         cost = hold.price.cost(usage)
         charges: list[Charge] = []
         for piece, held in hold.taken:
-            used = _used(piece.limit.unit, usage, cost)
+            used = used_of(piece.limit.unit, usage, cost)
             charges.append(Charge(piece.window_id, held, used))
             piece.held -= held
             piece.unbooked += min(used, held)
@@ -346,27 +302,27 @@ class Ledger:
             ):
                 raise self._refused(known.refusal, need)
 
-    def _slices_of(self, limits: Sequence[Limit]) -> list[_Slice]:
+    def _slices_of(self, limits: Sequence[Limit]) -> list[Slice]:
         now = self._clock()
-        found: list[_Slice] = []
+        found: list[Slice] = []
         for limit in limits:
             piece = self._slices.get(limit.id)
             if piece is None or not piece.starts_s <= now < piece.ends_s:
                 if piece is not None:
                     self._old.append(piece)
-                piece = _Slice(limit, *window_at(limit.window, limit.zone, now))
+                piece = Slice(limit, *window_at(limit.window, limit.zone, now))
                 self._slices[limit.id] = piece
             elif piece.limit is not limit:
                 piece.limit = limit
             found.append(piece)
         return found
 
-    def _asks(self, slices: Sequence[_Slice], wanted: Sequence[int], need: Need) -> list[Ask]:
+    def _asks(self, slices: Sequence[Slice], wanted: Sequence[int], need: Need) -> list[Ask]:
         asks: list[Ask] = []
         for piece, want in zip(slices, wanted, strict=True):
             if piece.free > _PLENTY * want:
                 continue  # else more of all at once: they run out together
-            least = _amount(piece.limit.unit, need, need.least_output)
+            least = amount_of(piece.limit.unit, need, need.least_output)
             asks.append(
                 Ask(
                     limit_id=piece.limit.id,
@@ -402,11 +358,11 @@ class Ledger:
         return None
 
     def _take(
-        self, need: Need, slices: Sequence[_Slice], amounts: Sequence[int], output: int
+        self, need: Need, slices: Sequence[Slice], amounts: Sequence[int], output: int
     ) -> Hold:
         now = time.monotonic()
         caller = need.caller
-        taken: list[tuple[_Slice, int]] = []
+        taken: list[tuple[Slice, int]] = []
         charges: list[Charge] = []
         for piece, amount in zip(slices, amounts, strict=True):
             piece.free -= amount
@@ -439,77 +395,4 @@ class Ledger:
         return hold
 
     def _refused(self, refusal: Refusal, need: Need) -> LimitExceeded:
-        piece = self._slices[refusal.limit_id]
-        limit = piece.limit
-        left = refusal.left + piece.free
-        least = _amount(limit.unit, need, need.least_output)
-        ends = None if piece.ends_s >= FOREVER_S else piece.ends_s
-        wait_s = None if ends is None else max(1, math.ceil(ends - self._clock()))
-        until = "" if ends is None else f"; there is more in {wait_s} s"
-        if limit.unit is Unit.CONCURRENCY:
-            wait_s, until = 1, "; there is more when a request ends"
-        details = {
-            "scope": limit.scope,
-            "subject": limit.subject,
-            "unit": limit.unit.value,
-            "window": limit.window,
-            "limit": refusal.limit,
-            "left": left,
-            "needed": least,
-            "resets_s": ends,
-        }
-        has = _shown(limit.unit, left)
-        message = (
-            f"the {limit.window} limit of {limit.scope} {limit.subject}, "
-            f"{_shown(limit.unit, refusal.limit)}, has {has} left; this request "
-            f"needs at least {_shown(limit.unit, least)}{until}"
-        )
-        kind = BudgetExceeded if limit.unit is Unit.MONEY else RateLimitExceeded
-        return kind(message, details=details, retry_after_s=wait_s)
-
-
-def _amounts(slices: Sequence[_Slice], need: Need, output: int) -> list[int]:
-    return [_amount(piece.limit.unit, need, output) for piece in slices]
-
-
-def _amount(unit: Unit, need: Need, output: int) -> int:
-    match unit:
-        case Unit.MONEY:
-            return need.price.bound(need.input_tokens, output)
-        case Unit.INPUT_TOKENS:
-            return need.input_tokens
-        case Unit.OUTPUT_TOKENS:
-            return output
-        case Unit.REQUESTS | Unit.CONCURRENCY:
-            return 1
-
-
-def _affordable(piece: _Slice, need: Need) -> int:
-    """Tokens of answer that a slice pays; -1 where it does not even pay the rest."""
-    unit = piece.limit.unit
-    if unit is Unit.MONEY:
-        tokens = need.price.affordable(need.input_tokens, piece.free)
-        return need.output_tokens if tokens is None else tokens
-    if unit is Unit.OUTPUT_TOKENS:
-        return piece.free
-    return need.output_tokens if piece.free >= _amount(unit, need, 0) else -1
-
-
-def _used(unit: Unit, usage: Usage, cost: int) -> int:
-    match unit:
-        case Unit.MONEY:
-            return cost
-        case Unit.INPUT_TOKENS:
-            return usage.prompt_tokens
-        case Unit.OUTPUT_TOKENS:
-            return usage.completion_tokens
-        case Unit.REQUESTS:
-            return 1
-        case Unit.CONCURRENCY:
-            return 0
-
-
-def _shown(unit: Unit, amount: int) -> str:
-    if unit is Unit.MONEY:
-        return f"${amount // 10**9}.{amount % 10**9:09d}"
-    return f"{amount} {unit.value.replace('_', ' ')}"
+        return refused(refusal, self._slices[refusal.limit_id], need, now_s=self._clock())
