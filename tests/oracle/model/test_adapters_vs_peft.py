@@ -103,9 +103,13 @@ def test_forward_gradients_merge_and_unmerge_are_those_of_peft(directory: Path, 
 
     before = ours.detach()
     adapters.merge(decoder)
-    assert adapted.error(adapted.logits(decoder), expected) <= 2e-6
-    if not ties_broken(decoder):
+    rounding = adapted.error(adapted.logits(decoder), expected)
+    if ties_broken(decoder):
+        assert rounding <= 2e-6
+    else:
         theirs.merge_adapter()
+        # A merged weight is rounded once more; how far that leads depends on the processor.
+        assert rounding <= max(2e-6, 1.5 * adapted.error(their_logits(theirs), expected))
         for module, wrapper in adapters.wrappers(decoder).items():
             layer = theirs.base_model.model.get_submodule(module)
             if hasattr(layer, "base_layer"):

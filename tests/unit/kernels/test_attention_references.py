@@ -52,6 +52,30 @@ def test_packed(window: int | None, dtype: torch.dtype, bar: float) -> None:
         assert (found[start:end].double() - expected).abs().max() < bar
 
 
+@pytest.mark.parametrize("window", [None, 3])
+def test_neighbours_of_one_length_share_a_call_and_are_blind_all_the_same(
+    window: int | None,
+) -> None:
+    """A document's outputs and gradients are the same bits alone and beside others."""
+    lengths = (20, 20, 20, 9, 9, 20)
+    doc_T = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths))
+    given = [rows(len(doc_T), heads, seed) for heads, seed in ((N, 0), (K, 1), (K, 2), (N, 3))]
+    whole = _attended(given, doc_T, window)
+    for document in range(len(lengths)):
+        here = doc_T == document
+        alone = _attended([part[here] for part in given], doc_T[here], window)
+        for ours, theirs in zip(alone, whole, strict=True):
+            assert torch.equal(ours, theirs[here])
+
+
+def _attended(given: list[Tensor], doc_T: Tensor, window: int | None) -> list[Tensor]:
+    """Of q, k, v and the output's gradient: the output and the gradients of q, k, v."""
+    *leaves, weight = (part.clone().requires_grad_() for part in given)
+    found = packed_attention(*leaves, plan_packed(doc_T), window)
+    found.backward(weight.detach())
+    return [found.detach(), *(leaf.grad for leaf in leaves if leaf.grad is not None)]
+
+
 def test_packed_nothing() -> None:
     empty = torch.zeros(0, N, H)
     plan = plan_packed(torch.zeros(0, dtype=torch.int64))

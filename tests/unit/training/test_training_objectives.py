@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional
 
 import training_fixtures as fx
-from headrace.data.pack import PackedBatch, TokenRow, pack, whole
+from headrace.data.pack import PackedBatch, TokenRow, pack
 from headrace.errors import DataError
 from headrace.model.decoder import Decoder
 from headrace.training import logprobs, objectives
@@ -94,21 +94,6 @@ def test_packed_is_unpacked_and_documents_are_blind_to_each_other() -> None:
     rest = torch.from_numpy(~first)
     assert torch.equal(other[rest], hidden_TD[rest])
     assert not torch.equal(other, hidden_TD)
-
-
-def test_neighbours_of_one_length_share_a_call_and_are_blind_all_the_same() -> None:
-    """Logits and gradients of a document are the same bits alone and beside others."""
-    decoder = fx.decoder()
-    rows = [
-        whole([(7 * n + m) % fx.VOCAB for m in range(size)])
-        for n, size in enumerate((20, 20, 20, 9, 9, 20))
-    ]
-    (packed,) = pack(rows, max_tokens=999)
-    hidden_TD = hidden(decoder, packed)
-    for number, row in enumerate(rows):
-        (single,) = pack([row], max_tokens=99)
-        here = torch.from_numpy(packed.doc_T == number)
-        assert torch.equal(hidden_TD[here], hidden(decoder, single))
 
 
 def test_a_document_with_an_empty_mask_is_refused() -> None:
