@@ -608,7 +608,7 @@ class Embedded:
     def count(self) -> int:
         return len(self.data) // (4 * self.dimensions)
 
-    def row(self, index: int) -> memoryview:
+    def row(self, index: int) -> "memoryview[float]":
         """One vector, as a view of C floats."""
         size = 4 * self.dimensions
         return memoryview(self.data)[index * size : (index + 1) * size].cast("f")
