@@ -42,13 +42,25 @@ if TYPE_CHECKING:
     from headrace.store.database import Database
 
 
+NO_MODEL = "none"
+"""As `model.path`: routes to providers are served, and no model of one's own."""
+
+
 def bundled_model() -> Path:
     """Directory of sprout, the model that comes with the package."""
     return Path(__file__).parent / "sprout"
 
 
 def model_path(settings: Settings) -> Path:
-    """The checkpoint to serve: a directory, a hub id fetched once, or the bundled model."""
+    """The checkpoint to serve: a directory, a hub id fetched once, or the bundled model.
+
+    Raises: ConfigError where the settings say that there is none.
+    """
+    if settings.model.path == NO_MODEL:
+        raise ConfigError(
+            'model.path = "none": there is no local model here; name one (a directory of that name '
+            "is ./none)"
+        )
     if not settings.model.path:
         return bundled_model()
     from headrace.model.hub import resolve
@@ -206,15 +218,13 @@ async def _serve(
 ) -> None:
     import uvicorn
 
-    from headrace.engine.client import EngineClient
     from headrace.gateway.asgi import build
     from headrace.gateway.control import Control, open_control
     from headrace.observe import logs
 
     logs.configure()
     listener = _listen(settings.server.host, settings.server.port)
-    path = model_path(settings)
-    client = EngineClient(path, settings)
+    local = _engine(settings)
     starting: asyncio.Task[None] | None = None
     serving: asyncio.Task[None] | None = None
     stack = contextlib.AsyncExitStack()
@@ -224,9 +234,12 @@ async def _serve(
             control = await stack.enter_async_context(
                 open_control(store_url(settings), state_dir(settings), auth=settings.server.auth)
             )
-        starting = asyncio.create_task(client.start())
-        # While the worker imports and loads, this process reads the tokenizer.
-        chat = await asyncio.to_thread(_local, client, path, settings)
+        client = chat = None
+        if local is not None:
+            client, path = local
+            starting = asyncio.create_task(client.start())
+            # While the worker imports and loads, this process reads the tokenizer.
+            chat = await asyncio.to_thread(_local, client, path, settings)
         house = _House(client=client, chat=chat, control=control)
         live = house.open(settings)
         stack.push_async_callback(live.aclose)
@@ -244,20 +257,21 @@ async def _serve(
             )
         )
         serving = asyncio.create_task(server.serve(sockets=[listener]))
-        await asyncio.wait({starting, serving}, return_when=asyncio.FIRST_COMPLETED)
-        if starting.done() and starting.exception() is not None:
+        if starting is not None:
+            await asyncio.wait({starting, serving}, return_when=asyncio.FIRST_COMPLETED)
+        if starting is not None and starting.done() and starting.exception() is not None:
             server.should_exit = True
             await serving
-        elif starting.done():
+        elif starting is None or starting.done():
             new_key = None if control is None else control.new_key
-            say(_welcome(settings, listener, chat.card.name, new_key))
+            say(_welcome(settings, listener, next(iter(live.services.models)), new_key))
             await serving
-        if starting.done():
+        if starting is not None and starting.done():
             await starting
     finally:
-        if starting is not None:
+        if starting is not None and local is not None:
             starting.cancel()
-            await client.drain()
+            await local[0].drain()
         await stack.aclose()
         listener.close()
 
@@ -278,28 +292,44 @@ async def open_store(settings: Settings) -> AsyncGenerator["Database"]:
         await database.close()
 
 
+def _engine(settings: Settings) -> "tuple[EngineClient, Path] | None":
+    """The engine's client, not started, and its checkpoint; None where no model is served."""
+    if settings.model.path == NO_MODEL:
+        return None
+    from headrace.engine.client import EngineClient
+
+    path = model_path(settings)
+    return EngineClient(path, settings), path
+
+
 def _served(
-    settings: Settings, chat: "EngineChat", stack: contextlib.AsyncExitStack
+    settings: Settings, chat: "EngineChat | None", stack: contextlib.AsyncExitStack
 ) -> dict[str, "Served"]:
     """Every model by name: the local one, and those of the providers in the settings."""
     from headrace.gateway.services import Served
     from headrace.providers.metered import Metered, MeteredCompletions
 
-    name = chat.card.name
-    local = Metered("", name, chat)
-    models = {
-        name: Served(
+    models: dict[str, Served] = {}
+    backends: dict[str, Metered] = {}
+    if chat is not None:
+        name = chat.card.name
+        local = backends[name] = Metered("", name, chat)
+        models[name] = Served(
             card=chat.card,
             chat=local,
             completions=MeteredCompletions("", name, chat),
             codec=chat,
             candidates=(local.target,),
         )
-    }
+    elif not settings.routes:
+        raise ConfigError(
+            'model.path = "none", and there is no route to a provider: nothing would be served; '
+            "add [routes.NAME] to headrace.toml"
+        )
     if settings.routes:
         from headrace.providers.assemble import open_routes
 
-        for route, opened in open_routes(settings, {name: local}, stack).items():
+        for route, opened in open_routes(settings, backends, stack).items():
             models[route] = Served(
                 card=opened.card,
                 chat=opened.chat,
@@ -313,7 +343,11 @@ class _House:
     """What outlives a change of the settings, and what is made anew from them."""
 
     def __init__(
-        self, *, client: "EngineClient", chat: "EngineChat", control: "Control | None"
+        self,
+        *,
+        client: "EngineClient | None",
+        chat: "EngineChat | None",
+        control: "Control | None",
     ) -> None:
         from headrace.observe.metrics import Metrics
 
@@ -376,23 +410,23 @@ class _House:
         return None if self.reloader is None else self.reloader.state
 
     def _health(self) -> "Health":
-        from headrace.engine.client import EngineState
         from headrace.gateway.services import Health
 
         client, config = self._client, self._config_state()
         rejected = config is not None and not config.accepted
         return Health(
-            started=client.state is not EngineState.STARTING or client.restarts > 0,
-            ready=client.ready,
-            reason=client.reason,
+            started=client is None or client.started,
+            ready=client is None or client.ready,
+            reason="" if client is None else client.reason,
             detail="the changed settings were rejected; the log says why" if rejected else "",
         )
 
     async def _engine_stats(self) -> "EngineStats | None":
-        if not self._client.ready:
+        client = self._client
+        if client is None or not client.ready:
             return None
         try:
-            return _engine_stats(await self._client.stats(), self._client.restarts)
+            return _engine_stats(await client.stats(), client.restarts)
         except HeadraceError:
             return None
 

@@ -32,7 +32,8 @@ class ServerSettings:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelSettings:
     path: str = ""
-    """Checkpoint directory or hub id; empty = the bundled sprout."""
+    """Checkpoint directory or hub id; empty = the bundled sprout; none = no local model, only the
+    routes to providers, in a process without tokenizer or engine."""
     name: str = ""
     """The name clients use; empty = the directory's or id's own."""
     dtype: str = "auto"

@@ -153,6 +153,11 @@ class EngineClient:
         return self._state
 
     @property
+    def started(self) -> bool:
+        """Whether the worker has been ready once."""
+        return self._state is not EngineState.STARTING or self.restarts > 0
+
+    @property
     def ready(self) -> bool:
         """Whether a request would be handed over at once."""
         return self._state is EngineState.READY

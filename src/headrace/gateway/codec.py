@@ -1,10 +1,12 @@
 """What the gateway asks of a model's text side, for /tokenize, /detokenize and /render."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from headrace.tokens import Rendered
 from headrace.types import ChatRequest
+
+if TYPE_CHECKING:  # a gateway before providers alone loads no tokenizer
+    from headrace.tokens import Rendered
 
 
 class TextCodec(Protocol):
@@ -21,6 +23,6 @@ class TextCodec(Protocol):
         """Each token as a vocabulary spells it."""
         ...
 
-    def render(self, request: ChatRequest) -> Rendered:
+    def render(self, request: ChatRequest) -> "Rendered":
         """The prompt that a chat request becomes."""
         ...

@@ -1,6 +1,8 @@
 """Model names → prices: overrides from the store, else `genai-prices`' table, else unknown.
 
-The table comes with its package, which fetches nothing; decimals become integers here, once.
+The table comes with its package, which fetches nothing; decimals become integers here, once. It is
+imported where a listed price is asked for first: with pydantic it takes 13 MB, which a gateway
+whose prices are all its own does without.
 A model of one's own is free where no override sets a rate.
 """
 
@@ -8,10 +10,8 @@ import datetime
 import time
 from collections.abc import Callable
 from decimal import ROUND_CEILING, Decimal
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from genai_prices.data_snapshot import get_snapshot
-from genai_prices.types import TieredPrices
 from sqlalchemy import ColumnElement, delete, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -20,6 +20,10 @@ from headrace.gateway.price import FREE, Price, Rate
 from headrace.store.changes import Changes
 from headrace.store.database import Database, bump
 from headrace.store.tables import prices
+
+if TYPE_CHECKING:
+    from genai_prices.types import TieredPrices
+    from typing_extensions import TypeIs
 
 _LOOK_AGAIN_S = 60.0
 """Prices that depend on date or time of day, and overrides that begin, are seen within this."""
@@ -74,6 +78,8 @@ class PriceBook:
 
 def listed(provider: str, model: str, now_s: float) -> Price:
     """The price in `genai-prices`' table. Raises: InvalidParameter."""
+    from genai_prices.data_snapshot import get_snapshot
+
     try:
         _, info = get_snapshot().find_provider_model(model, None, provider, None)
     except LookupError:
@@ -88,7 +94,7 @@ def listed(provider: str, model: str, now_s: float) -> Price:
     written = fresh if table.cache_write_mtok is None else table.cache_write_mtok
     starts = {0}
     for kind in (fresh, cached, written, output):
-        if isinstance(kind, TieredPrices):
+        if _tiered(kind):
             starts.update(tier.start for tier in kind.tiers)
     return Price(
         tuple(
@@ -165,10 +171,14 @@ def _columns() -> list[ColumnElement[Any]]:
     return [prices.c[name] for name in Override._fields]
 
 
-def _at(price: Decimal | TieredPrices | None, start: int) -> int:
+def _tiered(price: "Decimal | TieredPrices | None") -> "TypeIs[TieredPrices]":
+    return price is not None and not isinstance(price, Decimal)
+
+
+def _at(price: "Decimal | TieredPrices | None", start: int) -> int:
     if price is None:
         return 0
-    if isinstance(price, TieredPrices):
+    if _tiered(price):
         chosen = price.base
         for tier in price.tiers:
             if start >= tier.start:

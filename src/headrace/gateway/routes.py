@@ -7,7 +7,7 @@ them.
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, replace
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 
@@ -27,10 +27,12 @@ from headrace.gateway.http import Exchange, unless_left
 from headrace.gateway.services import Services
 from headrace.gateway.streams import merge, send_stream, whole
 from headrace.observe.metrics import CONTENT_TYPE
-from headrace.tokens import Rendered, Span
 from headrace.types import Caller, ChatRequest, Event
 from headrace.wire import openai_chat, openai_completions, token_calls
 from headrace.wire.openai_answers import AnswerInfo
+
+if TYPE_CHECKING:
+    from headrace.tokens import Rendered, Span
 
 OpenRoute: TypeAlias = Callable[[Services, Exchange], Awaitable[None]]
 
@@ -230,7 +232,7 @@ OPEN: Mapping[str, OpenRoute] = {"/livez": livez, "/readyz": readyz, "/startupz"
 """For probes: GET, no key, nothing but health."""
 
 
-def encode_rendered(rendered: Rendered, *, context: int) -> bytes:
+def encode_rendered(rendered: "Rendered", *, context: int) -> bytes:
     """The answer of POST /render."""
     return msgspec.json.encode(
         {
@@ -243,7 +245,7 @@ def encode_rendered(rendered: Rendered, *, context: int) -> bytes:
     )
 
 
-def _span(span: Span) -> dict[str, Any]:
+def _span(span: "Span") -> dict[str, Any]:
     body = asdict(span)
     if span.label is not None:
         body["label"] = {

@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from databases import KINDS, fresh, fresh_url
 from headrace.errors import ConfigError, StoreUnavailable
+from headrace.store import migrate
 from headrace.store.database import Database
 from headrace.store.tables import meta, metadata
 
@@ -23,6 +24,12 @@ async def test_migrations_make_the_declared_tables(kind: str, tmp_path: Path) ->
 
     async with fresh(kind, tmp_path) as database, database.engine.connect() as connection:
         assert await connection.run_sync(differences) == []
+
+
+def test_a_scripts_name_begins_with_its_revision() -> None:
+    folder = Path(migrate.__file__).parent / "migrations" / "versions"
+    for path in folder.glob("*_*.py"):
+        assert f'revision = "{path.name[:4]}"' in path.read_text()
 
 
 @pytest.mark.parametrize("kind", KINDS)
