@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 PORT ?= 8080
+# Test processes at once; each takes up to 2 GB.
+JOBS ?= 2
 BIN := $(VENV)/bin
 RUN_STAMP := $(VENV)/.installed
 TEST_STAMP := $(VENV)/.installed-test
@@ -24,7 +26,7 @@ check: $(TEST_STAMP)  ## ruff, pyright strict, import contracts
 	$(BIN)/lint-imports
 
 unit: $(TEST_STAMP)
-	$(BIN)/python -m pytest -q --durations=15
+	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile --durations=15
 
 slow: $(TEST_STAMP)  ## the minutes-long tests
 	$(BIN)/python -m pytest -q -m slow --timeout=1800

@@ -11,6 +11,7 @@ one that has fewer batches runs another's with weight nought; numbers are added 
 ranks, so that all ranks hold the same.
 """
 
+import time
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -87,8 +88,20 @@ def joined() -> Generator[Ranks]:
     dist.init_process_group("cuda:nccl,cpu:gloo" if torch.cuda.is_available() else "gloo")
     try:
         yield Ranks(rank=dist.get_rank(), size=dist.get_world_size())
+        _let_go()
     finally:
         dist.destroy_process_group()
+
+
+def _let_go() -> None:
+    """Until gloo's threads hold no tensor of the last collective.
+
+    One that drops its tensors while the interpreter is being torn down ends in `std::terminate`: a
+    run that had saved its model then exits with 134. There is nothing to wait for but their turn.
+    """
+    dist.barrier()
+    for _ in range(20):
+        time.sleep(0.01)  # each pause offers them the interpreter's lock
 
 
 def shard(decoder: Decoder, ranks: Ranks, *, beside: nn.Module | None = None) -> None:
