@@ -117,6 +117,10 @@ class ProviderSettings:
     total_timeout_s: float = 600.0
     max_connections: int = 0
     """At once, of each route; 0 = no limit."""
+    stream_always: bool = True
+    """Of openai, azure and compatible: ask for a stream even where the client did not, so that a
+    silent provider is noticed and what an abandoned answer had come to is known. false = ask as
+    the client did, which is less work; then only total_timeout_s bounds an answer."""
     attempts: int = 3
     """In all, before the first byte; 1 = never again."""
     breaker_failures: int = 5

@@ -348,6 +348,8 @@ class ChatRequest:
     deadline_s: float | None = None
     """Seconds from now until the request ends with `deadline`; None = no limit."""
     priority: Priority = Priority.INTERACTIVE
+    streamed: bool = field(default=True, compare=False)
+    """False = nobody looks at parts: a backend may come with everything at its end."""
     caller: Caller = Caller()
     trace: str = ""
     """Request id, in logs, metrics exemplars and the answer's `id`."""

@@ -24,7 +24,13 @@ async def messages(services: Services, exchange: Exchange, flight: Flight, calle
     call = anthropic_messages.decode(await read_body(services, exchange))
     served = find(services, call.request.model, caller)
     name_flight(flight, served, streamed=call.stream, end_user=call.end_user)
-    request = replace(call.request, caller=caller, trace=exchange.request_id, trail=flight.trail)
+    request = replace(
+        call.request,
+        caller=caller,
+        trace=exchange.request_id,
+        trail=flight.trail,
+        streamed=call.stream,
+    )
     request = await admit_chat(services, exchange, flight, served, request)
     message_id, model = f"msg_{exchange.request_id}", served.card.name
     events = flight.watch(0, served.chat.stream(request))

@@ -44,7 +44,13 @@ async def chat(services: Services, exchange: Exchange, flight: Flight, caller: C
     call = openai_chat.decode(await read_body(services, exchange))
     served = find(services, call.request.model, caller)
     name_flight(flight, served, streamed=call.stream, end_user=call.end_user)
-    request = replace(call.request, caller=caller, trace=exchange.request_id, trail=flight.trail)
+    request = replace(
+        call.request,
+        caller=caller,
+        trace=exchange.request_id,
+        trail=flight.trail,
+        streamed=call.stream,
+    )
     request = await admit_chat(services, exchange, flight, served, request)
     info = AnswerInfo(
         id=f"chatcmpl-{exchange.request_id}",

@@ -171,6 +171,7 @@ def _openai(provider: ProviderSettings, model: str, timeouts: Timeouts) -> OpenA
         timeouts=timeouts,
         authorize=authorize,
         strict=provider.kind != "compatible",
+        stream_always=provider.stream_always,
         versioned=versioned,
     )
 

@@ -15,6 +15,7 @@ from headrace.providers.anthropic import http_base, json_bytes
 from headrace.providers.openai_errors import error_of
 from headrace.providers.openai_events import ChunkReader
 from headrace.providers.openai_requests import chat_body, completion_body
+from headrace.providers.openai_whole import WholeReader
 from headrace.providers.provider import Authorize
 from headrace.providers.upstream import HttpCall, SseEvents, Timeouts, Upstream
 from headrace.types import ChatRequest, CompletionRequest, Event, ModelCard
@@ -35,6 +36,7 @@ class OpenAICompatible:
         authorize: Adds the credentials of each call; instead of `key`.
         strict: The server is OpenAI's own and knows none of vLLM's extras, which are refused.
         versioned: Whether `/v1` belongs at the end of the path.
+        stream_always: Ask for a stream even where nobody looks at parts (`ChatRequest.streamed`).
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class OpenAICompatible:
         authorize: Authorize | None = None,
         strict: bool = False,
         versioned: bool = True,
+        stream_always: bool = True,
     ) -> None:
         parts = urlsplit(http_base(url))
         path = parts.path.rstrip("/")
@@ -62,6 +65,7 @@ class OpenAICompatible:
         self._return_token_ids = return_token_ids
         self._authorize = authorize
         self._strict = strict
+        self._stream_always = stream_always
         self._upstream = Upstream(
             timeouts=timeouts
             or Timeouts(
@@ -112,6 +116,7 @@ class OpenAICompatible:
 
     def stream(self, request: ChatRequest) -> AsyncIterator[Event]:
         """`Backend.stream` over POST /chat/completions."""
+        stream = request.streamed or self._stream_always
 
         def body() -> dict[str, Any]:
             return chat_body(
@@ -119,9 +124,10 @@ class OpenAICompatible:
                 model=self._model or request.model,
                 return_token_ids=self._return_token_ids,
                 strict=self._strict,
+                stream=stream,
             )
 
-        return self._post("/chat/completions", body, request)
+        return self._post("/chat/completions", body, request, stream=stream)
 
     def complete(self, request: CompletionRequest) -> AsyncIterator[Event]:
         """`CompletionBackend.complete` over POST /completions."""
@@ -140,16 +146,24 @@ class OpenAICompatible:
         path: str,
         build: Callable[[], dict[str, Any]],
         request: ChatRequest | CompletionRequest,
+        *,
+        stream: bool = True,
     ) -> AsyncIterator[Event]:
-        headers = {"Accept": "text/event-stream"}
+        answers = "text/event-stream" if stream else "application/json"
+        headers = {"Accept": answers}
         if request.trace:
             headers["X-Request-Id"] = request.trace
         call = HttpCall(
-            url=self._base + path + self._query, body=json_bytes(build()), headers=headers
+            url=self._base + path + self._query,
+            body=json_bytes(build()),
+            headers=headers,
+            answers=answers,
+            at_once=not stream,
         )
         if self._authorize is not None:
             call = await self._authorize(call)
-        reader = SseEvents(ChunkReader(choices=request.sampling.n))
+        choices = request.sampling.n
+        reader = SseEvents(ChunkReader(choices=choices)) if stream else WholeReader(choices=choices)
         events = self._upstream.stream(call, reader, deadline_s=request.deadline_s)
         try:
             async for event in events:

@@ -56,7 +56,7 @@ class ChunkReader:
         if chunk.get("error") is not None:
             raise from_error_object(chunk["error"], status=None)
         with shapes.shaped(data):
-            yield from self._events(chunk)
+            yield from self.read(chunk)
 
     def end(self) -> Iterator[Event]:
         """The last event, once the connection has ended.
@@ -70,13 +70,14 @@ class ChunkReader:
             )
         if self._usage is None:
             raise UpstreamError(
-                "the server sent no usage although stream_options.include_usage asked for it, so "
-                "the tokens cannot be booked"
+                "the server sent no usage (of a stream, stream_options asks for it), so the "
+                "tokens cannot be booked"
             )
         held = self._held
         yield Finished(reason=held.reason, index=held.index, stop=held.stop, usage=self._usage)
 
-    def _events(self, chunk: dict[str, Any]) -> Iterator[Event]:
+    def read(self, chunk: dict[str, Any]) -> Iterator[Event]:
+        """The events of one chunk's object."""
         choices = shapes.objects(chunk.get("choices"))
         if not self._started:
             self._started = True

@@ -59,7 +59,12 @@ _DEFAULTS = SamplingParams()
 
 
 def chat_body(
-    request: ChatRequest, *, model: str, return_token_ids: bool, strict: bool = False
+    request: ChatRequest,
+    *,
+    model: str,
+    return_token_ids: bool,
+    strict: bool = False,
+    stream: bool = True,
 ) -> dict[str, Any]:
     """The body of POST /chat/completions; `strict` = for OpenAI itself, which has no extras."""
     if strict:
@@ -86,7 +91,7 @@ def chat_body(
     messages = [
         item for at, message in enumerate(request.messages) for item in _messages(at, message)
     ]
-    return _common(body, model, return_token_ids) | {"messages": messages}
+    return _common(body, model, return_token_ids, stream=stream) | {"messages": messages}
 
 
 def completion_body(
@@ -104,8 +109,12 @@ def completion_body(
     return _common(body, model, return_token_ids) | {"prompt": prompt}
 
 
-def _common(body: dict[str, Any], model: str, return_token_ids: bool) -> dict[str, Any]:
-    body |= {"model": model, "stream": True, "stream_options": {"include_usage": True}}
+def _common(
+    body: dict[str, Any], model: str, return_token_ids: bool, *, stream: bool = True
+) -> dict[str, Any]:
+    body["model"] = model
+    if stream:
+        body |= {"stream": True, "stream_options": {"include_usage": True}}
     if return_token_ids:
         body["return_token_ids"] = True
     return body

@@ -101,6 +101,7 @@ def with_header(name: str, secret: Callable[[], str], *, prefix: str = "") -> Au
             body=call.body,
             headers={**call.headers, name: prefix + secret()},
             answers=call.answers,
+            at_once=call.at_once,
         )
 
     return authorize

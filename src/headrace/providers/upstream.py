@@ -15,6 +15,7 @@ so. `begun` is set on errors after a 200: the provider may bill what follows.
 import asyncio
 import contextlib
 import json
+import math
 import time
 from collections.abc import (
     AsyncGenerator,
@@ -70,6 +71,8 @@ class HttpCall:
     headers: Mapping[str, str] = field(default_factory=dict[str, str])
     answers: str = "text/event-stream"
     """Content type that a good answer has."""
+    at_once: bool = False
+    """All of it comes at its end: of the timeouts only total bounds the wait."""
 
 
 class EventReader(Protocol):
@@ -182,8 +185,9 @@ class Upstream:
         """POST, and the answer's events as they come."""
         deadline = _Deadline(deadline_s, self._timeouts.total_s)
         sent = time.monotonic()
+        first_byte_s = None if call.at_once else self._timeouts.first_byte_s
         with mapped(call.url):
-            response = await deadline.wait(self._post(call), self._timeouts.first_byte_s)
+            response = await deadline.wait(self._post(call), first_byte_s)
         begun = False
         try:
             with mapped(call.url):
@@ -194,22 +198,23 @@ class Upstream:
                     f"{call.url} answered {response.content_type or 'no content type'} where "
                     f"{call.answers} was asked for"
                 )
-            limit = self._timeouts.first_byte_s
+            limit = first_byte_s
             if limit is not None:
                 limit = max(limit - (time.monotonic() - sent), 0.001)
             while not reader.done:
                 with mapped(call.url):
                     received = await deadline.wait(response.content.readany(), limit)
-                limit = self._timeouts.idle_s
+                limit = None if call.at_once else self._timeouts.idle_s
                 if not received:
                     break
                 for event in reader.push(received):
                     yield event
             for event in reader.end():
                 yield event
-            with contextlib.suppress(aiohttp.ClientError, TimeoutError):
-                # The body's own end gives the connection back to be used again.
-                await asyncio.wait_for(response.content.readany(), _BODY_END_S)
+            if not response.content.at_eof():
+                with contextlib.suppress(aiohttp.ClientError, TimeoutError):
+                    # The body's own end gives the connection back to be used again.
+                    await asyncio.wait_for(response.content.readany(), _BODY_END_S)
         except ServiceError as error:
             error.begun = begun
             raise
@@ -297,16 +302,14 @@ class _Deadline:
 
     async def wait(self, what: Awaitable[_T], limit_s: float | None) -> _T:
         now = time.monotonic()
-        ends = {
-            "asked": self._asked,
-            "total": self._total,
-            "own": None if limit_s is None else now + limit_s,
-        }
-        known = {name: end for name, end in ends.items() if end is not None}
-        if not known:
+        first, end = "own", math.inf if limit_s is None else now + limit_s
+        if self._total is not None and self._total < end:
+            first, end = "total", self._total
+        if self._asked is not None and self._asked <= end:
+            first, end = "asked", self._asked
+        if end == math.inf:
             return await what
-        first = min(known, key=lambda name: known[name])
-        limit = asyncio.timeout(known[first] - now)
+        limit = asyncio.timeout(end - now)
         try:
             async with limit:
                 return await what
