@@ -34,14 +34,21 @@ class Decoding:
     byte_level: bool
     byte_fallback: bool = False
     lead: Lead = Lead.KEEP
+    continuing: str = ""
+    """WordPiece: what a piece begins with that continues a word; others begin one, after a space.
+    The text comes back as it was normalized, with a space around every mark of punctuation."""
 
     @staticmethod
     def of(spec: Mapping[str, Any]) -> "Decoding":
         """Read the `decoder` of a tokenizer.json.
 
         Raises:
-            TokenizerError: A decoder that no decoder-only language model uses.
+            TokenizerError: A decoder that no language model here uses.
         """
+        model = spec.get("model")
+        if isinstance(model, Mapping) and model.get("type") == "WordPiece":
+            prefix = str(model.get("continuing_subword_prefix") or "##")
+            return Decoding(byte_level=False, lead=Lead.ONE_SPACE, continuing=prefix)
         decoder = spec.get("decoder")
         parts = _parts(decoder)
         kinds = [part["type"] for part in parts]
@@ -69,7 +76,7 @@ class Decoding:
                 )
         raise TokenizerError(
             f"decoder {kinds or decoder!r} is not supported; headrace reads byte-level BPE "
-            "(ByteLevel), SentencePiece (Metaspace) and byte fallback"
+            "(ByteLevel), SentencePiece (Metaspace), byte fallback and WordPiece"
         )
 
     def piece_bytes(self, piece: str) -> bytes:
@@ -79,6 +86,9 @@ class Decoding:
                 return bytes(BYTE_OF[char] for char in piece)
             except KeyError:
                 return piece.encode()
+        if self.continuing:
+            begins = not piece.startswith(self.continuing)
+            return (f" {piece}" if begins else piece.removeprefix(self.continuing)).encode()
         if self.byte_fallback and len(piece) == 6 and piece.startswith("<0x") and piece[5] == ">":
             return bytes.fromhex(piece[3:5])
         return piece.replace(METASPACE, " ").encode()

@@ -28,6 +28,13 @@ class Piece(NamedTuple):
     end: int
 
 
+class Marks(NamedTuple):
+    """What the tokenizer's own template puts around a single text."""
+
+    before: tuple[int, ...]
+    after: tuple[int, ...]
+
+
 class Tokenizer:
     """One vocabulary. Immutable and safe to share between threads."""
 
@@ -114,6 +121,22 @@ class Tokenizer:
     def encode(self, text: str) -> list[int]:
         """Ids of a text from anywhere: special-token strings in it are ordinary text; no BOS."""
         return self._plain.encode(encodable(text), add_special_tokens=False).ids
+
+    def encode_many(self, texts: Sequence[str]) -> list[list[int]]:
+        """`encode` of each, on all cores."""
+        batch = [encodable(text) for text in texts]
+        encoded = self._plain.encode_batch_fast(batch, add_special_tokens=False)
+        return [encoding.ids for encoding in encoded]
+
+    @cached_property
+    def marks(self) -> Marks:
+        """Ids around a single text, as encoders want them ([CLS] and [SEP])."""
+        whole = _build(json.dumps(self._spec, ensure_ascii=False))
+        encoding = whole.encode("a", add_special_tokens=True)
+        flags = encoding.special_tokens_mask
+        begins = next((at for at, flag in enumerate(flags) if not flag), len(flags))
+        ends = next((at for at in range(len(flags), begins, -1) if not flags[at - 1]), begins)
+        return Marks(before=tuple(encoding.ids[:begins]), after=tuple(encoding.ids[ends:]))
 
     def encode_control(self, text: str) -> list[int]:
         """Ids of a text that its author may steer the model with; no BOS."""
