@@ -21,11 +21,11 @@ import transformers
 from tokenizers import models, normalizers, pre_tokenizers, processors
 from torch import Tensor
 
-WORDS = (
-    "the of and to in a is that for it was on are as with his they at be this from have or by one "
-    "had not but what all were when we there can an your which their said if do will each about "
-    "how up out them then she many some so these would other into has more her two like him see"
-).split()
+WORDS = """
+the of and to in a is that for it was on are as with his they at be this from have or by one
+had not but what all were when we there can an your which their said if do will each about how
+up out them then she many some so these would other into has more her two like him see
+""".split()  # noqa: SIM905 - a list of strings would take sixty lines
 
 TINY: dict[str, Any] = {
     "hidden_size": 48,
@@ -107,8 +107,7 @@ def texts(count: int, *, most_words: int = 30, seed: int = 0) -> list[str]:
         return int(torch.randint(below, (), generator=generator))
 
     return [
-        " ".join(WORDS[draw(len(WORDS))] for _ in range(1 + draw(most_words)))
-        for _ in range(count)
+        " ".join(WORDS[draw(len(WORDS))] for _ in range(1 + draw(most_words))) for _ in range(count)
     ]
 
 
@@ -144,11 +143,16 @@ def _sentence_files(
     directory: Path, width: int, pooling: str, normalize: bool, prompts: Mapping[str, str] | None
 ) -> None:
     kinds = ["Transformer", "Pooling"] + (["Normalize"] if normalize else [])
-    folders = ["", "1_Pooling", "2_Normalize"]
+    folders, package = ["", "1_Pooling", "2_Normalize"], "sentence_transformers.models"
     _write(
         directory / "modules.json",
         [
-            {"idx": i, "name": str(i), "path": folders[i], "type": f"sentence_transformers.models.{k}"}
+            {
+                "idx": i,
+                "name": str(i),
+                "path": folders[i],
+                "type": f"{package}.{k}",
+            }
             for i, k in enumerate(kinds)
         ],
     )

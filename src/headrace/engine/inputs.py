@@ -27,7 +27,7 @@ class Encoded:
 
 
 class InputEncoder:
-    """A tokenizer with the length and the prompts of a checkpoint. Safe to share between threads."""
+    """A tokenizer with a checkpoint's longest input and prompts. Threads may share it."""
 
     def __init__(self, tokenizer: Tokenizer, config: SentenceConfig, *, vocab_size: int) -> None:
         """Join them; `vocab_size` is the model's, which ids must be below."""

@@ -59,9 +59,7 @@ class Encoder(nn.Module):
         self.positions = nn.Embedding(config.max_position_embeddings, width)
         self.types = nn.Embedding(config.type_vocab_size, width)
         self.norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
-        self.layers = nn.ModuleList(
-            EncoderLayer(config) for _ in range(config.num_hidden_layers)
-        )
+        self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.num_hidden_layers))
 
     def hidden(self, ids_T: Tensor, lengths: Sequence[int]) -> Tensor:
         """Last hidden states of documents end to end.
@@ -90,9 +88,7 @@ def attend(qkv_TE: Tensor, lengths: Sequence[int], heads: int) -> Tensor:
     for length, group in groupby(lengths):
         rows = length * sum(1 for _ in group)
         qkv_BLE = qkv_TE[start : start + rows].unflatten(0, (-1, length))
-        q, k, v = (
-            x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in qkv_BLE.chunk(3, dim=-1)
-        )
+        q, k, v = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in qkv_BLE.chunk(3, dim=-1))
         o_BNLH = functional.scaled_dot_product_attention(q, k, v)
         parts.append(o_BNLH.transpose(1, 2).flatten(2).flatten(0, 1))
         start += rows

@@ -76,7 +76,9 @@ def load_encoder(
     with torch.device("meta"):
         encoder = Encoder(config)
     prefix = _prefix(directory, stored)
-    sources = {name: [prefix + source for source in _sources(name)] for name in encoder.state_dict()}
+    sources = {
+        name: [prefix + source for source in _sources(name)] for name in encoder.state_dict()
+    }
     unused = _match(directory, encoder, sources, stored, prefix)
     values = _read(stored, {source for found in sources.values() for source in found})
     state = {

@@ -18,9 +18,9 @@ from headrace.errors import CheckpointError, UnsupportedModel
 from headrace.model.config import ModelConfig
 from headrace.model.generation import GenerationDefaults
 
-ITEM_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "U8": 1}
-"""Stored types that can be loaded, in safetensors' names, and the size of an element; the last two
-only as `quantization` says."""
+ITEM_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "U8": 1, "I64": 8}
+"""Stored types that can be read, in safetensors' names, and the size of an element; F8_E4M3 and U8
+only as `quantization` says, I64 only where older encoders list their positions."""
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 _MAX_HEADER_BYTES = 100_000_000  # the safetensors library's own limit

@@ -1,6 +1,6 @@
-"""Hidden states of packed documents → one vector each: pooled, cut, normalized, always float32.
+"""Hidden states of packed documents → one vector each: pooled, normalized, always float32.
 
-Shapes: T packed tokens, D model, C documents, K kept dimensions.
+Shapes: T packed tokens, D model, C documents.
 """
 
 from collections.abc import Sequence
@@ -20,8 +20,3 @@ def pool(hidden_TD: Tensor, lengths: Sequence[int], config: SentenceConfig) -> T
     else:
         pooled_CD = torch.segment_reduce(hidden_TD.float(), "mean", lengths=counts_C, axis=0)
     return functional.normalize(pooled_CD, dim=-1) if config.normalize else pooled_CD
-
-
-def cut(vectors_CD: Tensor, dimensions: int) -> Tensor:
-    """The first dimensions of each, of length one again (Kusupati et al. 2022, arXiv 2205.13147)."""
-    return functional.normalize(vectors_CD[:, :dimensions], dim=-1)
