@@ -104,7 +104,9 @@ class ProviderSettings:
     project: str = ""
     """Of vertex."""
     region: str = ""
-    """Of vertex and bedrock."""
+    """Of vertex and bedrock the cloud's own; of others as `data_classes.NAME.regions` call it."""
+    managed: bool = True
+    """Somebody else's machines. False = one's own, where a data class may forbid the others."""
     profile: str = ""
     """Of bedrock: in AWS's own files; empty = wherever AWS's tools look."""
     api_version: str = ""
@@ -130,8 +132,45 @@ class ProviderSettings:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class RuleSettings:
+    """`[[routes.NAME.rules]]`: every condition that is set must hold; the first rule that matches
+    decides. Exactly one of `use`, `answer` and `deny`."""
+
+    name: str = ""
+    """As decisions call it; empty = its number."""
+    org: tuple[str, ...] = ()
+    """One of these; so for every list below."""
+    team: tuple[str, ...] = ()
+    user: tuple[str, ...] = ()
+    feature: tuple[str, ...] = ()
+    data_class: tuple[str, ...] = ()
+    language: tuple[str, ...] = ()
+    """ISO 639-1 codes, of the last user text; `pip install 'headrace[routing]'`."""
+    label: tuple[str, ...] = ()
+    """What the route's `classifier` calls the last user text."""
+    text: str = ""
+    """Regular expression that is found in the last user text."""
+    min_prompt_tokens: int = 0
+    max_prompt_tokens: int = 0
+    """0 = no bound."""
+    tools: bool | None = None
+    """Whether the request offers tools."""
+    images: bool | None = None
+    """Whether it has an image."""
+    budget_below_usd: str = ""
+    """Less than this is left of the tightest budget of the caller, in dollars."""
+    use: str = ""
+    """A route, or the local model."""
+    answer: str = ""
+    """The answer itself: no model is asked."""
+    deny: str = ""
+    """The reason of a refusal (403)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class RouteSettings:
-    """`[routes.NAME]`: a model under the name that clients use."""
+    """`[routes.NAME]`: a model under the name that clients use. Exactly one of `provider`,
+    `targets` and `cascade`."""
 
     provider: str = ""
     """Name of a provider."""
@@ -141,8 +180,75 @@ class RouteSettings:
     """As clients are told; 0 = unknown."""
     max_output_tokens: int = 8192
     """Sent to an API that demands a limit where a request sets none."""
+    targets: tuple[str, ...] = ()
+    """Routes, or the local model, of which one answers; the others stand in for it."""
+    balance: str = "weighted"
+    """weighted | least-busy | latency | prefix: which of the `targets`."""
+    weights: tuple[float, ...] = ()
+    """Of the `targets`, for weighted and prefix; empty = all the same."""
+    cascade: tuple[str, ...] = ()
+    """Routes, or the local model, small to large: the next where an answer fails the `checks`."""
+    checks: tuple[str, ...] = ("empty", "refusal", "format")
+    """empty | refusal | cut | format | min_chars:N | logprob:X | matches:REGEX | lacks:REGEX."""
     fallback: tuple[str, ...] = ()
     """Routes, or the local model, asked in order where this one does not answer."""
+    slow_after_s: float = 0.0
+    """No content by then: the next of `targets` or `fallback` is asked instead; 0 = never."""
+    max_running: int = 0
+    """Requests at once, of each worker; over it the next is asked instead; 0 = no limit."""
+    hedge: str = ""
+    """Route, or the local model, that is asked too where this one is late; the first wins."""
+    hedge_after_s: float = 0.0
+    """How late; 0 = as `hedge_percentile` says."""
+    hedge_percentile: float = 0.0
+    """Later than this part (0 to 1) of the last requests; 0 = as `hedge_after_s` says."""
+    rules: tuple[RuleSettings, ...] = ()
+    classifier: str = ""
+    """Directory that `headrace route train` wrote."""
+    classifier_confidence: float = 0.5
+    """Below it no label is believed."""
+    cache_ttl_s: int = 0
+    """How long an answer is kept for the same request of the same team; 0 = not at all."""
+    cache_any: bool = False
+    """Keep answers of requests with a temperature and no seed too."""
+    cache_hit_price: float = 0.0
+    """What a hit costs, as a part of the answer's own price, 0 to 1."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DataClassSettings:
+    """`[data_classes.NAME]`: where requests of this class may go. A request of several classes
+    must satisfy all of them."""
+
+    managed: bool = True
+    """Whether managed APIs may see it."""
+    regions: tuple[str, ...] = ()
+    """Regions, or patterns (`eu-*`), it may go to; empty = all. A place of unknown region is in
+    none."""
+    providers: tuple[str, ...] = ()
+    """Providers it may go to, beside the local model; empty = all."""
+    cache: bool = True
+    """Whether its answers may be kept."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RoutingSettings:
+    air_gap: bool = False
+    """True = no managed API is ever asked, whatever routes say."""
+    region: str = ""
+    """Where this machine is: the local model's region."""
+    default_data_class: str = ""
+    """Of requests whose key and headers name none; empty = no class."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CacheSettings:
+    memory_bytes: int = 16 << 20
+    """Answers that a worker keeps at hand."""
+    store_bytes: int = 1 << 30
+    """Answers in the database; the oldest go first."""
+    max_answer_bytes: int = 256 << 10
+    """A longer answer is not kept."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -152,8 +258,13 @@ class Settings:
     engine: EngineSettings = EngineSettings()
     paths: PathSettings = PathSettings()
     store: StoreSettings = StoreSettings()
+    routing: RoutingSettings = RoutingSettings()
+    cache: CacheSettings = CacheSettings()
     providers: Mapping[str, ProviderSettings] = field(default_factory=dict[str, ProviderSettings])
     routes: Mapping[str, RouteSettings] = field(default_factory=dict[str, RouteSettings])
+    data_classes: Mapping[str, DataClassSettings] = field(
+        default_factory=dict[str, DataClassSettings]
+    )
     origins: Mapping[str, str] = field(default_factory=dict[str, str])
     """Dotted key -> where its value came from; a key that is absent has its default."""
 
@@ -348,9 +459,10 @@ def _read_toml(path: Path) -> list[tuple[str, object]]:
     return flat
 
 
-_TABLES: Mapping[str, type[ProviderSettings] | type[RouteSettings]] = {
+_TABLES: Mapping[str, type[Any]] = {
     "providers": ProviderSettings,
     "routes": RouteSettings,
+    "data_classes": DataClassSettings,
 }
 
 
@@ -361,22 +473,49 @@ def _with_table(
     kind = _TABLES[section]
     if not isinstance(value, dict):
         raise ConfigError(f"{origin}: {section}.{name} is no table; write [{section}.NAME] in TOML")
-    hints = get_type_hints(kind)
-    made: dict[str, Any] = {}
-    for item, found in cast("dict[str, object]", value).items():
-        key = f"{section}.{name}.{item}"
-        if item not in hints:
-            raise ConfigError(f"{origin}: unknown setting {key!r}{_nearest(item, hints)}")
-        if hints[item] == tuple[str, ...]:
-            texts = cast("list[object]", found) if isinstance(found, list) else [None]
-            if not all(isinstance(text, str) for text in texts):
-                raise ConfigError(f"{origin}: {key} = {found!r} is not a list of strings")
-            made[item] = tuple(texts)
-        else:
-            made[item] = _coerce(key, found, hints[item], origin)
+    made = _table(kind, f"{section}.{name}", cast("dict[str, object]", value), origin)
     entries = {**getattr(settings, section), name: kind(**made)}
     origins = {**settings.origins, **{f"{section}.{name}.{item}": origin for item in made}}
     return replace(settings, **{section: entries}, origins=origins)
+
+
+def _table(kind: type[Any], key: str, values: Mapping[str, object], origin: str) -> dict[str, Any]:
+    """The fields of a table, each of its type."""
+    hints = get_type_hints(kind)
+    made: dict[str, Any] = {}
+    for item, found in values.items():
+        if item not in hints:
+            raise ConfigError(
+                f"{origin}: unknown setting {f'{key}.{item}'!r}{_nearest(item, hints)}"
+            )
+        wanted = hints[item]
+        if get_origin(wanted) is tuple:
+            made[item] = _list(get_args(wanted)[0], f"{key}.{item}", found, origin)
+        else:
+            made[item] = _coerce(f"{key}.{item}", found, wanted, origin)
+    return made
+
+
+_LISTS = {str: "strings", float: "numbers", RuleSettings: "tables; write [[routes.NAME.rules]]"}
+
+
+def _list(kind: type[Any], key: str, found: object, origin: str) -> tuple[Any, ...]:
+    """The items of an array, each of its type."""
+    wrong = ConfigError(f"{origin}: {key} = {found!r} is not a list of {_LISTS[kind]}")
+    if not isinstance(found, list):
+        raise wrong
+    made: list[Any] = []
+    for at, item in enumerate(cast("list[object]", found)):
+        if kind is RuleSettings and isinstance(item, dict):
+            fields_of = cast("dict[str, object]", item)
+            made.append(RuleSettings(**_table(kind, f"{key}[{at}]", fields_of, origin)))
+        elif kind is float and isinstance(item, int | float) and not isinstance(item, bool):
+            made.append(float(item))
+        elif kind is str and isinstance(item, str):
+            made.append(item)
+        else:
+            raise wrong
+    return tuple(made)
 
 
 def _keys(settings: Settings) -> dict[str, object]:
@@ -397,7 +536,7 @@ _BOOLS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no"
 
 
 def _coerce(key: str, value: object, kind: Any, origin: str) -> object:
-    if get_origin(kind) is not None:  # pragma: no cover - no setting has such a type today
+    if get_origin(kind) is not None:  # `bool | None`
         kind = get_args(kind)[0]
     wrong = ConfigError(f"{origin}: {key} = {value!r} is not a {kind.__name__}")
     if kind is bool:
