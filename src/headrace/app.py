@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from headrace.gateway.services import Health, Served, Services
     from headrace.model.decoder import Decoder
     from headrace.observe.metrics import EngineStats
+    from headrace.providers.residency import Residency
     from headrace.store.database import Database
 
 
@@ -303,21 +304,27 @@ def _engine(settings: Settings) -> "tuple[EngineClient, Path] | None":
 
 
 def _served(
-    settings: Settings, chat: "EngineChat | None", stack: contextlib.AsyncExitStack
+    settings: Settings,
+    chat: "EngineChat | None",
+    stack: contextlib.AsyncExitStack,
+    residency: "Residency",
 ) -> dict[str, "Served"]:
     """Every model by name: the local one, and those of the providers in the settings."""
     from headrace.gateway.services import Served
     from headrace.providers.metered import Metered, MeteredCompletions
+    from headrace.providers.residency import Place, Resident, ResidentCompletions
 
     models: dict[str, Served] = {}
     backends: dict[str, Metered] = {}
+    here = Place(region=settings.routing.region)
     if chat is not None:
         name = chat.card.name
         local = backends[name] = Metered("", name, chat)
+        completions = MeteredCompletions("", name, chat)
         models[name] = Served(
             card=chat.card,
-            chat=local,
-            completions=MeteredCompletions("", name, chat),
+            chat=Resident(here, local, residency),
+            completions=ResidentCompletions(here, completions, residency),
             codec=chat,
             candidates=(local.target,),
         )
@@ -329,12 +336,14 @@ def _served(
     if settings.routes:
         from headrace.providers.assemble import open_routes
 
-        for route, opened in open_routes(settings, backends, stack).items():
+        routes = open_routes(settings, backends, stack, residency=residency)
+        for route, opened in routes.items():
             models[route] = Served(
                 card=opened.card,
                 chat=opened.chat,
                 counter=opened.counter,
                 candidates=opened.candidates,
+                calls=opened.calls,
             )
     return models
 
@@ -383,8 +392,10 @@ class _House:
         from headrace.gateway import admin
         from headrace.gateway.services import Limits, Services
         from headrace.observe.logs import RequestLog
+        from headrace.providers.residency import Residency
 
-        models = _served(settings, self._chat, opened)
+        residency = Residency.of(settings)
+        models = _served(settings, self._chat, opened, residency)
         info = PageInfo(models=tuple(models), auth=settings.server.auth, version=__version__)
         pages = build_pages(lambda: info)
         extra = {"/": pages, "/static/": pages}
@@ -403,6 +414,7 @@ class _House:
             engine_stats=self._engine_stats,
             sinks=(RequestLog(),),
             limits=Limits(max_body_bytes=settings.server.max_body_bytes),
+            residency=residency,
             extra=extra,
         )
 

@@ -330,7 +330,7 @@ def settings_file(file: Path | None = None) -> Path:
     return (file if file is not None else Path("headrace.toml")).absolute()
 
 
-LIVE = ("providers", "routes", "server.max_body_bytes")
+LIVE = ("providers", "routes", "data_classes", "routing", "server.max_body_bytes")
 """Sections and settings that a running service takes over; the others need a restart."""
 
 

@@ -30,6 +30,7 @@
         ├── StoreUnavailable          store_unavailable       503   retryable: no database, no money
         ├── DeadlineExceeded          deadline_exceeded       504
         ├── WorkerDied                worker_died             503   retryable: the engine restarts
+        ├── PlaceForbidden            data_class_forbids      403   its data may not go there
         └── UpstreamError             upstream_error          502   a provider answered nonsense
             └── UpstreamTimeout       upstream_timeout        504   or did not answer in time
 
@@ -271,6 +272,13 @@ class WorkerDied(ServiceError):
 
     code = "worker_died"
     retryable = True
+
+
+class PlaceForbidden(ServiceError):
+    """A request's data class, or the air gap, forbids the place; another place may still answer."""
+
+    code = "data_class_forbids"
+    status = 403
 
 
 class UpstreamError(ServiceError):

@@ -216,6 +216,8 @@ class Caller:
     user: str = ""
     feature: str = ""
     """What the request is for, as its key may say."""
+    data_classes: frozenset[str] = frozenset()
+    """What kinds of data it carries: they forbid places (`headrace.providers.residency`)."""
     role: str = ""
     """What it may administer: admin, org_admin, team_admin or member; empty = nothing."""
     models: frozenset[str] = frozenset()

@@ -44,6 +44,9 @@ def make(
     feature: Annotated[
         list[str] | None, typer.Option(help="Only this feature tag; repeatable.")
     ] = None,
+    data_class: Annotated[
+        str, typer.Option(help="Class of the data in its requests: [data_classes.NAME].")
+    ] = "",
     expires: Annotated[
         str | None, typer.Option(help="End: a date (2027-01-31) or a time from now (90d, 12h).")
     ] = None,
@@ -60,6 +63,7 @@ def make(
         models=model or (),
         routes=route or (),
         features=feature or (),
+        data_class=data_class,
         expires_s=None if expires is None else instant(expires, now_s=now_s),
     )
 
@@ -86,6 +90,7 @@ def list_(
     now_s = time.time()
     for key in found:
         only = sorted(key.models | key.routes | key.features)
+        only += [f"data class {key.data_class}"] if key.data_class else []
         ends = [at for at in (key.expires_s, key.revoked_s) if at is not None]
         state = when(min(ends)) if ends else ""
         table.add_row(
@@ -138,6 +143,7 @@ def as_row(key: Key) -> dict[str, object]:
         "models": sorted(key.models),
         "routes": sorted(key.routes),
         "features": sorted(key.features),
+        "data_class": key.data_class,
         "created_s": key.created_s,
         "expires_s": key.expires_s,
         "revoked_s": key.revoked_s,

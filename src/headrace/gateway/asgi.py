@@ -8,22 +8,25 @@ request's id, on Anthropic's routes Anthropic's; a bug is a 500 whose traceback 
 
 import logging
 import uuid
+from dataclasses import replace
 
 from headrace.errors import HeadraceError, LimitExceeded, MethodNotAllowed, ServiceError
 from headrace.gateway.data import TABLE
 from headrace.gateway.flight import Flight
 from headrace.gateway.http import ASGIApp, ClientLeft, Exchange, Header, Receive, Scope, Send
-from headrace.gateway.keys import FEATURE_HEADER, Credentials
+from headrace.gateway.keys import FEATURE_HEADER, Credentials, Keys
 from headrace.gateway.live import Live
 from headrace.gateway.routes import OPEN
 from headrace.gateway.services import Health, Limits, Served, Services
 from headrace.gateway.table import DataRoute
+from headrace.providers import residency
 from headrace.types import Caller
 from headrace.wire import anthropic_errors
 from headrace.wire.openai_errors import encode_error
 
 __all__ = ["ASGIApp", "Health", "Limits", "Served", "Services", "build"]
 
+DATA_CLASS_HEADER = residency.HEADER.encode()
 _LOG = logging.getLogger("headrace.gateway")
 
 
@@ -120,9 +123,16 @@ async def _refuse(exchange: Exchange, flight: Flight | None, error: HeadraceErro
 
 
 async def _identify(services: Services, exchange: Exchange, route: DataRoute) -> Caller:
-    if services.keys is None:
-        return Caller(role="admin")  # only on loopback: who reaches it is its owner
-    return await services.keys.identify(
+    caller = Caller(role="admin")  # without keys, only on loopback: who reaches it is its owner
+    if services.keys is not None:
+        caller = await _known(services.keys, exchange, route)
+    header = exchange.header(DATA_CLASS_HEADER)
+    classes = services.residency.classes_of(caller.data_classes, header)
+    return caller if classes == caller.data_classes else replace(caller, data_classes=classes)
+
+
+async def _known(keys: Keys, exchange: Exchange, route: DataRoute) -> Caller:
+    return await keys.identify(
         Credentials(
             authorization=exchange.header(b"authorization"),
             api_key=exchange.header(b"x-api-key"),

@@ -152,6 +152,7 @@ def _caller(key: Key, feature: str) -> Caller:
         team=key.team,
         user=key.user or "",
         feature=feature,
+        data_classes=frozenset({key.data_class}) if key.data_class else frozenset(),
         role=key.role.value,
         models=key.models,
         routes=key.routes,

@@ -10,6 +10,7 @@ from headrace.gateway.ledger import Ledger
 from headrace.gateway.prices import PriceBook
 from headrace.observe.metrics import EngineStats, Metrics
 from headrace.observe.usage import UsageSink
+from headrace.providers.residency import Residency
 from headrace.types import Backend, CompletionBackend, ModelCard, Target, TokenCounter
 
 
@@ -25,6 +26,8 @@ class Served:
     """None = its tokens are a provider's business."""
     counter: TokenCounter | None = None
     """Counts a prompt where there is no codec; None = nobody can."""
+    calls: int = 1
+    """The most calls of candidates that one request may be billed for."""
     candidates: tuple[Target, ...] = ()
     """Every model that answering may call, whose dearest price is held; empty = this one, one's
     own."""
@@ -76,6 +79,8 @@ class Services:
     """None = nothing is limited or booked."""
     prices: PriceBook | None = None
     """Where there is a ledger."""
+    residency: Residency = field(default_factory=Residency)
+    """Where requests of which data class may go."""
     health: Callable[[], Health] = always_ready
     metrics: Metrics = field(default_factory=Metrics)
     engine_stats: Callable[[], Awaitable[EngineStats | None]] = no_engine

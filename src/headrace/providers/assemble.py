@@ -1,8 +1,9 @@
 """Settings become backends: `[routes.NAME]` over `[providers.NAME]`, decorated.
 
-Each route is Fallback(Breaker(Metered(Named(Retrying(dialect over HTTP)))), ...): what is asked
-again is one request of one provider and one leg of the bill, what opens a breaker has been asked
-again already, and what falls back has failed or is not asked.
+A leaf is Resident(Breaker(Metered(Named(Retrying(dialect over HTTP))))): what is asked again is one
+request of one provider and one leg of the bill, what opens a breaker has been asked again already,
+and nothing leaves for a place that its data class forbids. `headrace.providers.compose` makes
+pools, cascades, hedges and fallbacks of the leaves.
 """
 
 import time
@@ -15,15 +16,16 @@ from headrace.errors import ConfigError
 from headrace.providers import anthropic
 from headrace.providers.anthropic import AnthropicDialect
 from headrace.providers.bedrock import BedrockDialect, signed
+from headrace.providers.compose import Composer
 from headrace.providers.gemini import GeminiDialect
 from headrace.providers.metered import Metered
 from headrace.providers.openai_compatible import OpenAICompatible
 from headrace.providers.provider import Authorize, Provider, with_header
+from headrace.providers.residency import Place, Residency, Resident, ResidentCounter
 from headrace.providers.resilience import (
     Breaker,
     BreakerPolicy,
     CountedBy,
-    Fallback,
     Named,
     Retrying,
     RetryPolicy,
@@ -36,73 +38,112 @@ OPENAI_URL = "https://api.openai.com"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Route:
-    """A provider's model under the name that clients use."""
+    """What answers under a name that clients use."""
 
     card: ModelCard
     chat: Backend
     counter: TokenCounter | None
     candidates: tuple[Target, ...]
     """Every model that it may ask, its own first."""
+    calls: int = 1
+    """The most calls of models that one request may be billed for."""
+    told: str = ""
+    """What it is, for people."""
 
 
 def open_routes(
-    settings: Settings, local: Mapping[str, Backend], stack: AsyncExitStack
+    settings: Settings,
+    local: Mapping[str, Backend],
+    stack: AsyncExitStack,
+    *,
+    residency: Residency | None = None,
 ) -> dict[str, Route]:
     """Every route; their connections close with the stack.
+
+    Args:
+        settings: Routes, providers.
+        local: The models of this process's engine, by name.
+        stack: Closes what is opened.
+        residency: What places data classes forbid; None = as the settings have it.
 
     Raises:
         ConfigError: A route or provider that cannot be; the message names its setting.
         MissingExtra: Bedrock without botocore.
     """
-    backends: dict[str, Backend] = dict(local)
-    targets = {name: Target(provider="", model=name) for name in local}
-    counters: dict[str, TokenCounter | None] = {}
+    residency = residency or Residency.of(settings)
+    own = Place(region=settings.routing.region)
+    leaves: dict[str, tuple[Target, Backend]] = {
+        name: (Target(provider="", model=name), Resident(own, backend, residency))
+        for name, backend in local.items()
+    }
+    counters: dict[str, TokenCounter] = {}
     for name, route in settings.routes.items():
         if name in local:
             raise ConfigError(
                 f"routes.{name} has the name of the local model; give one of them another"
             )
-        provider = settings.providers.get(route.provider)
-        if provider is None:
-            known = ", ".join(settings.providers) or "none"
-            raise ConfigError(
-                f"routes.{name}.provider = {route.provider!r} is no provider; there is: {known}"
-            )
-        try:
-            client = _client(provider, route, route.model or name)
-        except ConfigError as error:
-            raise ConfigError(f"providers.{route.provider}: {error.message}") from error
+        if check_kind(name, route) != "provider":
+            continue
+        place, target, breaker, client = _leaf(settings, name, route)
         stack.push_async_callback(client.close)
-        named = Named(
-            route.provider, Retrying(client, RetryPolicy(attempts=max(provider.attempts, 1)))
-        )
-        metered = Metered(route.provider, route.model or name, named)
-        targets[name] = metered.target
-        backends[name] = Breaker(
-            f"provider {route.provider}",
-            metered,
-            BreakerPolicy(failures=provider.breaker_failures, open_s=provider.breaker_open_s),
-        )
-        counts = isinstance(client, Provider)
-        counters[name] = CountedBy(route.provider, client) if counts else None
+        leaves[name] = (target, Resident(place, breaker, residency))
+        if isinstance(client, Provider):
+            counters[name] = ResidentCounter(place, CountedBy(route.provider, client), residency)
+    composer = Composer(settings.routes, leaves)
     made: dict[str, Route] = {}
     for name, route in settings.routes.items():
-        for other in route.fallback:
-            if other not in backends or other == name:
-                raise ConfigError(
-                    f"routes.{name}.fallback: {other!r} is not another model; "
-                    f"there is: {', '.join(item for item in backends if item != name)}"
-                )
-        chain = [backends[name], *(backends[other] for other in route.fallback)]
+        chain = composer.chain(name)
         made[name] = Route(
             card=ModelCard(
                 name=name, context_tokens=route.context_tokens, created_s=int(time.time())
             ),
-            chat=Fallback(chain) if len(chain) > 1 else chain[0],
-            counter=counters[name],
-            candidates=tuple(targets[item] for item in (name, *route.fallback)),
+            chat=chain.backend,
+            counter=counters.get(name),
+            candidates=chain.targets,
+            calls=chain.calls,
+            told=chain.told,
         )
     return made
+
+
+def check_kind(name: str, route: RouteSettings) -> str:
+    """Which of provider, targets and cascade a route is. Raises: ConfigError."""
+    kinds = [kind for kind in ("provider", "targets", "cascade") if getattr(route, kind)]
+    if len(kinds) != 1:
+        has = " and ".join(kinds) or "none"
+        raise ConfigError(
+            f"routes.{name} needs exactly one of provider, targets and cascade; it has {has}"
+        )
+    if route.rules or route.classifier or route.cache_ttl_s:
+        raise ConfigError(f"routes.{name}: rules and cache are not built yet")
+    if kinds[0] != "provider" and route.model:
+        raise ConfigError(f"routes.{name}.model is a provider's name of one; it has {kinds[0]}")
+    return kinds[0]
+
+
+def _leaf(
+    settings: Settings, name: str, route: RouteSettings
+) -> tuple[Place, Target, Breaker, OpenAICompatible | Provider]:
+    provider = settings.providers.get(route.provider)
+    if provider is None:
+        known = ", ".join(settings.providers) or "none"
+        raise ConfigError(
+            f"routes.{name}.provider = {route.provider!r} is no provider; there is: {known}"
+        )
+    try:
+        client = _client(provider, route, route.model or name)
+    except ConfigError as error:
+        raise ConfigError(f"providers.{route.provider}: {error.message}") from error
+    attempts = RetryPolicy(attempts=max(provider.attempts, 1))
+    named = Named(route.provider, Retrying(client, attempts))
+    metered = Metered(route.provider, route.model or name, named)
+    breaker = Breaker(
+        f"provider {route.provider}",
+        metered,
+        BreakerPolicy(failures=provider.breaker_failures, open_s=provider.breaker_open_s),
+    )
+    place = Place(provider=route.provider, managed=provider.managed, region=provider.region)
+    return place, metered.target, breaker, client
 
 
 def _client(

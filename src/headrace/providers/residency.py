@@ -10,17 +10,19 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 
 from headrace.config import DataClassSettings, Settings
-from headrace.errors import ConfigError, InvalidParameter, ServiceError
-from headrace.types import Backend, Caller, ChatRequest, Event
+from headrace.errors import ConfigError, InvalidParameter, PlaceForbidden
+from headrace.providers.resilience import closing
+from headrace.types import (
+    Backend,
+    Caller,
+    ChatRequest,
+    CompletionBackend,
+    CompletionRequest,
+    Event,
+    TokenCounter,
+)
 
 HEADER = "x-headrace-data-class"
-
-
-class PlaceForbidden(ServiceError):
-    """The request's data class, or the air gap, forbids the place: another may still answer."""
-
-    code = "data_class_forbids"
-    status = 403
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -105,7 +107,9 @@ class Residency:
             if place.managed and not rule.managed:
                 return f"the data class {name!r} may not go to a managed API: {place}"
             if rule.regions and not any(
-                fnmatch.fnmatchcase(place.region, pattern) for pattern in rule.regions if place.region
+                fnmatch.fnmatchcase(place.region, pattern)
+                for pattern in rule.regions
+                if place.region
             ):
                 return f"the data class {name!r} is for {', '.join(rule.regions)}, not {place}"
             if rule.providers and place.provider and place.provider not in rule.providers:
@@ -125,7 +129,7 @@ class Residency:
 
 
 class Resident:
-    """A backend in a place."""
+    """A backend in a place. Raises: PlaceForbidden before anything is sent."""
 
     def __init__(self, place: Place, backend: Backend, residency: Residency) -> None:
         self.place = place
@@ -133,11 +137,45 @@ class Resident:
         self._residency = residency
 
     async def stream(self, request: ChatRequest) -> AsyncIterator[Event]:
-        """As `Backend.stream`. Raises: PlaceForbidden before anything is sent."""
-        reason = self._residency.forbids(request.caller, self.place)
-        if reason:
-            request.trail.note("residency", f"not sent: {reason}", place=str(self.place))
-            raise PlaceForbidden(reason)
+        """As `Backend.stream`."""
+        _admit(self._residency, request, self.place)
         async with closing(self._backend.stream(request)) as events:
             async for event in events:
                 yield event
+
+
+class ResidentCompletions:
+    """A completion backend in a place, likewise."""
+
+    def __init__(self, place: Place, backend: CompletionBackend, residency: Residency) -> None:
+        self._place = place
+        self._backend = backend
+        self._residency = residency
+
+    async def complete(self, request: CompletionRequest) -> AsyncIterator[Event]:
+        """As `CompletionBackend.complete`."""
+        _admit(self._residency, request, self._place)
+        async with closing(self._backend.complete(request)) as events:
+            async for event in events:
+                yield event
+
+
+class ResidentCounter:
+    """A counter in a place, likewise: a provider that counts a prompt reads it."""
+
+    def __init__(self, place: Place, counter: TokenCounter, residency: Residency) -> None:
+        self._place = place
+        self._counter = counter
+        self._residency = residency
+
+    async def count(self, request: ChatRequest) -> int:
+        """As `TokenCounter.count`."""
+        self._residency.check(request.caller, self._place)
+        return await self._counter.count(request)
+
+
+def _admit(residency: Residency, request: ChatRequest | CompletionRequest, place: Place) -> None:
+    reason = residency.forbids(request.caller, place)
+    if reason:
+        request.trail.note("residency", f"not sent: {reason}", place=str(place))
+        raise PlaceForbidden(reason)

@@ -23,11 +23,13 @@ from headrace.errors import (
     HeadraceError,
     NotFound,
     NotReady,
+    PlaceForbidden,
     ServiceError,
     Unauthorized,
     UpstreamError,
+    UpstreamTimeout,
 )
-from headrace.types import Backend, ChatRequest, Event, Finished, Started, TokenCounter
+from headrace.types import Backend, ChatRequest, Event, Started, TokenCounter
 
 Sleep = Callable[[float], Awaitable[None]]
 
@@ -208,39 +210,86 @@ class Named:
 class Fallback:
     """Asks the backends in order until one answers."""
 
-    def __init__(self, backends: Sequence[Backend]) -> None:
+    def __init__(
+        self,
+        backends: Sequence[Backend],
+        *,
+        names: Sequence[str] = (),
+        slow_after_s: float = 0.0,
+    ) -> None:
+        """
+        Args:
+            backends: At least one.
+            names: What notes call them.
+            slow_after_s: No content by then: the next is asked, if there is one; 0 = never.
+        """
         self._backends = tuple(backends)
+        self._names = tuple(names) or tuple(f"target {n}" for n in range(1, len(backends) + 1))
+        self._slow_after_s = slow_after_s
 
     async def stream(self, request: ChatRequest) -> AsyncIterator[Event]:
         """As `Backend.stream`. `Started` is held until the backend's first content, since it
         tells which one answers; nothing that a client sees is late for it."""
+        errors: list[ServiceError] = []
         last = len(self._backends) - 1
-        failures: list[str] = []
         for at, backend in enumerate(self._backends):
-            started: Started | None = None
             spoken = False
             try:
                 async with closing(backend.stream(request)) as events:
-                    async for event in events:
-                        if isinstance(event, Started) and not spoken:
-                            started = event
-                            continue
-                        if started is not None and not spoken:
-                            spoken = True
-                            yield started
+                    within_s = self._slow_after_s if at < last else 0.0
+                    begun = await opening(events, within_s=within_s)
+                    spoken = True
+                    for event in begun:
                         yield event
-                        spoken = spoken or isinstance(event, Finished)
+                    async for event in events:
+                        yield event
                     return
             except DeadlineExceeded:
                 raise
             except ServiceError as error:
                 if spoken:
                     raise
-                failures.append(error.message)
-                if at == last:
-                    if len(failures) > 1:
-                        error.retell("; then ".join(failures))
-                    raise
+                errors.append(error)
+                self._note(request, at, error)
+        # What another place could have answered is a better reason than what it may not see.
+        told = [e for e in errors if not isinstance(e, PlaceForbidden)] or errors
+        if len(errors) > 1:
+            told[-1].retell("; then ".join(error.message for error in errors))
+        raise told[-1]
+
+    def _note(self, request: ChatRequest, at: int, error: ServiceError) -> None:
+        following = self._names[at + 1 :][:1]
+        then = f"; {following[0]} is asked" if following else "; there is no other"
+        request.trail.note(
+            "fallback",
+            f"{self._names[at]} did not answer ({error.message[:300]}){then}",
+            failed=self._names[at],
+            error=error.code,
+        )
+
+
+async def opening(events: AsyncIterator[Event], *, within_s: float = 0.0) -> list[Event]:
+    """The events up to the first that is content; the others are still to be read.
+
+    Args:
+        events: A backend's.
+        within_s: How long it may take; 0 = as long as it takes.
+
+    Raises: UpstreamTimeout; then the stream is over.
+    """
+    read: list[Event] = []
+    limit = asyncio.timeout(within_s or None)
+    try:
+        async with limit:
+            async for event in events:
+                read.append(event)
+                if not isinstance(event, Started):
+                    break
+    except TimeoutError:
+        if not limit.expired():
+            raise
+        raise UpstreamTimeout(f"no content within {within_s:g} s") from None
+    return read
 
 
 def operators(name: str, error: HeadraceError) -> UpstreamError:

@@ -53,6 +53,8 @@ class Key:
     """Served names it may use; empty = all. So for the next two."""
     routes: frozenset[str]
     features: frozenset[str]
+    data_class: str
+    """Of all its requests, beside what they say of themselves; empty = none."""
     created_s: int
     expires_s: int | None
     revoked_s: int | None
@@ -81,6 +83,7 @@ class NewKey:
     models: Sequence[str] = ()
     routes: Sequence[str] = ()
     features: Sequence[str] = ()
+    data_class: str = ""
     expires_s: int | None = None
 
 
@@ -155,6 +158,7 @@ async def make_key(connection: AsyncConnection, new: NewKey, *, now_s: int) -> M
         "models": _joined("models", new.models),
         "routes": _joined("routes", new.routes),
         "features": _joined("features", new.features),
+        "data_class": new.data_class[:100],
         "expires_s": new.expires_s,
     }
     return await _insert_key(connection, values, now_s)
@@ -283,6 +287,7 @@ def key_of(row: Row[Any]) -> Key:
         models=_split(row.models),
         routes=_split(row.routes),
         features=_split(row.features),
+        data_class=row.data_class,
         created_s=row.created_s,
         expires_s=row.expires_s,
         revoked_s=row.revoked_s,

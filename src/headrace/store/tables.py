@@ -79,6 +79,7 @@ keys = Table(
     _text("models"),
     _text("routes"),
     _text("features"),
+    _text("data_class"),
     _number("created_s"),
     Column("expires_s", BigInteger, nullable=True),
     Column("revoked_s", BigInteger, nullable=True),

@@ -18,6 +18,7 @@ class KeyBody(msgspec.Struct, forbid_unknown_fields=True):
     models: list[str] = []
     routes: list[str] = []
     features: list[str] = []
+    data_class: str = ""
     expires_s: int | None = None
 
 
@@ -49,6 +50,7 @@ async def make_key(call: Call) -> Any:
             models=body.models,
             routes=body.routes,
             features=body.features,
+            data_class=body.data_class,
             expires_s=body.expires_s,
         )
         return await identity.make_key(connection, new, now_s=call.now_s)
