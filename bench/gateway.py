@@ -141,7 +141,8 @@ async def one_stream(port: int, tokens: int) -> tuple[int, float]:
     }
     data = json.dumps(body).encode()
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(data)}\r\n\r\n"
+    head = "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n"
+    head += f"Content-Length: {len(data)}\r\n\r\n"
     began = time.monotonic()
     writer.write(head.encode() + data)
     chunks, tail = 0, b""

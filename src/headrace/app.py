@@ -402,10 +402,14 @@ class _House:
         control = self._control
         if control is not None:
             extra[admin.PREFIX] = admin.build(
-                control.database, control.keys, config=self._config_state
+                control.database,
+                control.keys,
+                config=self._config_state,
+                changes=control.changes,
             )
         return Services(
             models=models,
+            allowed_hosts=frozenset(name.lower() for name in settings.server.allowed_hosts),
             keys=None if control is None else control.keys,
             ledger=None if control is None else control.ledger,
             prices=None if control is None else control.prices,

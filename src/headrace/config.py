@@ -24,6 +24,8 @@ class ServerSettings:
     port: int = 8080
     auth: bool = True
     """False only where `host` is a loopback address."""
+    allowed_hosts: tuple[str, ...] = ()
+    """Without auth: names beside loopback ones that browsers may reach it by."""
     max_body_bytes: int = 32 << 20
     drain_s: float = 30.0
     """On SIGTERM, how long running requests may take to end."""
@@ -535,7 +537,16 @@ def _nearest(name: str, known: Iterable[str]) -> str:
 _BOOLS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
 
+def _texts(key: str, value: object, origin: str) -> tuple[str, ...]:
+    """A list of TOML, or text with commas of the environment or `--set`."""
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    return _list(str, key, value, origin)
+
+
 def _coerce(key: str, value: object, kind: Any, origin: str) -> object:
+    if get_origin(kind) is tuple:
+        return _texts(key, value, origin)
     if get_origin(kind) is not None:  # `bool | None`
         kind = get_args(kind)[0]
     wrong = ConfigError(f"{origin}: {key} = {value!r} is not a {kind.__name__}")

@@ -224,6 +224,8 @@ class Caller:
     """Names it may use; empty = all."""
     routes: frozenset[str] = frozenset()
     """Paths it may call; empty = all."""
+    person: bool = False
+    """`user` came by a session or an issuer's token; `key_id` then names that, not a key."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

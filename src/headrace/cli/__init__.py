@@ -68,6 +68,7 @@ VERBS = (
         help="limits of money, requests and tokens",
     ),
     Verb(name="spend", target="headrace.cli.spend:spend", help="what was spent, and prices"),
+    Verb(name="audit", target="headrace.cli.audit:audit", help="who changed what, when"),
     Verb(name="ledger", target="headrace.cli.ledger:ledger", help="check the books"),
     Verb(name="bench", target="headrace.cli.bench:bench", help="measure latency and throughput"),
     Verb(name="doctor", target="headrace.cli.doctor:doctor", help="which kernels run, how fast"),

@@ -1,6 +1,7 @@
 """`headrace budgets set|list|remove`: limits of money, requests, tokens and concurrency."""
 
 import time
+from dataclasses import asdict
 from decimal import Decimal, InvalidOperation
 from typing import Annotated
 
@@ -9,7 +10,7 @@ from rich.table import Table
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from headrace.cli.report import console, emit_json
-from headrace.cli.stored import dollars, run, when
+from headrace.cli.stored import dollars, note, run, when
 from headrace.errors import UserError
 from headrace.gateway.prices import nanousd
 from headrace.store import identity, limits
@@ -41,7 +42,7 @@ def set_(
     ] = "month",
     zone: Annotated[str, typer.Option(help="Time zone of days, weeks and months.")] = "",
 ) -> None:
-    """Set a limit; running gateways know within about a second."""
+    """Set a limit; running gateways know within half a second."""
     scope, colon, name = subject.partition(":")
     if not colon:
         raise UserError(f"{subject!r} has no scope: write team:{subject}")
@@ -50,7 +51,7 @@ def set_(
 
     async def work(connection: AsyncConnection) -> Limit:
         await identity.ensure_default(connection, now_s=now_s)
-        return await limits.set_limit(
+        made = await limits.set_limit(
             connection,
             scope=scope,
             subject=name,
@@ -60,6 +61,8 @@ def set_(
             zone=zone,
             now_s=now_s,
         )
+        await _note(connection, "limit.set", made)
+        return made
 
     made = run(ctx, work)
     typer.echo(f"limit {made.id}: {subject}, {_shown(made.unit, made.amount)} a {made.window}")
@@ -110,8 +113,26 @@ def remove(
     ctx: typer.Context, limit: Annotated[int, typer.Argument(help="Its number in the list.")]
 ) -> None:
     """Remove a limit and its windows; what was spent stays in the ledger."""
-    run(ctx, lambda connection: limits.remove_limit(connection, limit))
+
+    async def work(connection: AsyncConnection) -> None:
+        found = [item for item in await limits.all_limits(connection) if item.id == limit]
+        await limits.remove_limit(connection, limit)
+        await _note(connection, "limit.remove", found[0])
+
+    run(ctx, work)
     typer.echo(f"limit {limit} is removed")
+
+
+async def _note(connection: AsyncConnection, action: str, limit: Limit) -> None:
+    whose = await limits.owner(connection, limit)
+    await note(
+        connection,
+        action,
+        f"{limit.scope}:{limit.subject}",
+        org=whose.org,
+        team=whose.team,
+        detail=asdict(limit),
+    )
 
 
 def _amount(unit: Unit, text: str) -> int:

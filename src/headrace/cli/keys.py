@@ -8,7 +8,7 @@ from rich.table import Table
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from headrace.cli.report import console, emit_json
-from headrace.cli.stored import instant, run, when
+from headrace.cli.stored import instant, note, run, when
 from headrace.store.identity import (
     DEFAULT,
     Key,
@@ -16,6 +16,7 @@ from headrace.store.identity import (
     NewKey,
     RoleName,
     ensure_default,
+    get_key,
     list_keys,
     make_key,
     revoke_key,
@@ -69,7 +70,10 @@ def make(
 
     async def work(connection: AsyncConnection) -> MadeKey:
         await ensure_default(connection, now_s=now_s)
-        return await make_key(connection, new, now_s=now_s)
+        made = await make_key(connection, new, now_s=now_s)
+        detail = as_row(made.key)
+        await note(connection, "key.make", made.key.id, org=org, team=team, detail=detail)
+        return made
 
     _show_made(run(ctx, work), as_json=as_json)
 
@@ -119,14 +123,27 @@ def rotate(
     """Give a key a new token; limits and spend stay with the key."""
     now_s = int(time.time())
     overlap_s = instant(overlap, now_s=now_s) - now_s
-    made = run(ctx, lambda c: rotate_key(c, id, overlap_s=overlap_s, now_s=now_s))
-    _show_made(made, as_json=as_json)
+
+    async def work(connection: AsyncConnection) -> MadeKey:
+        made = await rotate_key(connection, id, overlap_s=overlap_s, now_s=now_s)
+        detail = {"overlap_s": overlap_s}
+        key = made.key
+        await note(connection, "key.rotate", id, org=key.org, team=key.team, detail=detail)
+        return made
+
+    _show_made(run(ctx, work), as_json=as_json)
 
 
 @keys.command()
 def revoke(ctx: typer.Context, id: Annotated[str, typer.Argument(help="The key's id.")]) -> None:
-    """End a key; running gateways know within about a second."""
-    run(ctx, lambda connection: revoke_key(connection, id, now_s=int(time.time())))
+    """End a key; running gateways know within half a second."""
+
+    async def work(connection: AsyncConnection) -> None:
+        await revoke_key(connection, id, now_s=int(time.time()))
+        key = await get_key(connection, id)
+        await note(connection, "key.revoke", id, org=key.org, team=key.team)
+
+    run(ctx, work)
     typer.echo(f"{id} is revoked")
 
 

@@ -9,9 +9,10 @@ from typing import Annotated
 
 import typer
 from rich.table import Table
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from headrace.cli.report import console, emit_json
-from headrace.cli.stored import dollars, instant, run, when
+from headrace.cli.stored import dollars, instant, note, run, when
 from headrace.errors import UserError
 from headrace.gateway.prices import Override, nanousd, overrides, remove_overrides, set_override
 from headrace.store.spend import Line
@@ -83,7 +84,12 @@ def price(
         _rate(input if cached is None else cached),
         _rate(output),
     )
-    run(ctx, lambda connection: set_override(connection, made))
+
+    async def work(connection: AsyncConnection) -> None:
+        await set_override(connection, made)
+        await note(connection, "price.set", model, detail=made._asdict())
+
+    run(ctx, work)
     typer.echo(f"{model} from {when(made.effective_s)}: {input} in, {output} out a million tokens")
 
 
@@ -96,7 +102,12 @@ def prices(
     """List the prices that were set."""
     if remove is not None:
         model = remove
-        run(ctx, lambda connection: remove_overrides(connection, model))
+
+        async def work(connection: AsyncConnection) -> None:
+            await remove_overrides(connection, model)
+            await note(connection, "price.remove", model)
+
+        run(ctx, work)
     found = run(ctx, overrides)
     if as_json:
         emit_json([item._asdict() for item in found])

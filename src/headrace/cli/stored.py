@@ -2,8 +2,10 @@
 
 import asyncio
 import datetime
+import getpass
 import re
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TypeVar
 
 import typer
@@ -12,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from headrace import app
 from headrace.cli.report import settings
 from headrace.errors import UserError
+from headrace.store.audit import Actor, record
 
 T = TypeVar("T")
 _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
@@ -26,6 +29,21 @@ def run(ctx: typer.Context, work: Callable[[AsyncConnection], Awaitable[T]]) -> 
             return await database.write(work)
 
     return asyncio.run(whole())
+
+
+async def note(
+    connection: AsyncConnection,
+    action: str,
+    subject: str,
+    *,
+    org: str = "",
+    team: str = "",
+    detail: Mapping[str, object] | None = None,
+) -> None:
+    """Write into the audit log what this command changes, in its transaction."""
+    actor = Actor(id=getpass.getuser(), role="admin", via="cli")
+    now_s = int(time.time())
+    await record(connection, actor, action, subject, org=org, team=team, detail=detail, now_s=now_s)
 
 
 def instant(text: str, *, now_s: int) -> int:

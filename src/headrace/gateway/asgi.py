@@ -10,12 +10,19 @@ import logging
 import uuid
 from dataclasses import replace
 
-from headrace.errors import HeadraceError, LimitExceeded, MethodNotAllowed, ServiceError
+from headrace.errors import (
+    HeadraceError,
+    LimitExceeded,
+    MethodNotAllowed,
+    PermissionDenied,
+    ServiceError,
+)
 from headrace.gateway.data import TABLE
 from headrace.gateway.flight import Flight
 from headrace.gateway.http import ASGIApp, ClientLeft, Exchange, Header, Receive, Scope, Send
-from headrace.gateway.keys import FEATURE_HEADER, Credentials, Keys
+from headrace.gateway.keys import Credentials
 from headrace.gateway.live import Live
+from headrace.gateway.origins import check_local
 from headrace.gateway.routes import OPEN
 from headrace.gateway.services import Health, Limits, Served, Services
 from headrace.gateway.table import DataRoute
@@ -42,13 +49,19 @@ def build(services: Services | Live) -> ASGIApp:
             await send({"type": "websocket.close", "code": 1000, "reason": "no websockets here"})
             return
         generation = live.enter()
+        services = generation.services
+        exchange = Exchange(scope, receive, send, request_id=uuid.uuid4().hex)
         try:
-            mounted = _mounted(generation.services, scope["path"])
+            if services.keys is None:
+                host, origin = exchange.header(b"host"), exchange.header(b"origin")
+                check_local(host, origin, services.allowed_hosts)
+            mounted = _mounted(services, scope["path"])
             if mounted is not None:
                 await mounted(scope, receive, send)
-                return
-            exchange = Exchange(scope, receive, send, request_id=uuid.uuid4().hex)
-            await _answer(generation.services, exchange)
+            else:
+                await _answer(services, exchange)
+        except PermissionDenied as error:
+            await _refuse(exchange, None, error)
         finally:
             live.leave(generation)
 
@@ -125,21 +138,12 @@ async def _refuse(exchange: Exchange, flight: Flight | None, error: HeadraceErro
 async def _identify(services: Services, exchange: Exchange, route: DataRoute) -> Caller:
     caller = Caller(role="admin")  # without keys, only on loopback: who reaches it is its owner
     if services.keys is not None:
-        caller = await _known(services.keys, exchange, route)
+        caller = await services.keys.identify(
+            Credentials.of(exchange.named, method=exchange.method, route=route.prefix)
+        )
     header = exchange.header(DATA_CLASS_HEADER)
     classes = services.residency.classes_of(caller.data_classes, header)
     return caller if classes == caller.data_classes else replace(caller, data_classes=classes)
-
-
-async def _known(keys: Keys, exchange: Exchange, route: DataRoute) -> Caller:
-    return await keys.identify(
-        Credentials(
-            authorization=exchange.header(b"authorization"),
-            api_key=exchange.header(b"x-api-key"),
-            feature=exchange.header(FEATURE_HEADER),
-            route=route.prefix,
-        )
-    )
 
 
 def _is_anthropic(path: str) -> bool:

@@ -34,6 +34,7 @@ class Control:
     """None = no key is asked for."""
     ledger: Ledger
     prices: PriceBook
+    changes: Changes
     new_key: str | None
     """The admin key of a first start, to be shown once."""
 
@@ -78,6 +79,7 @@ async def open_control(url: str, state_dir: Path, *, auth: bool) -> AsyncGenerat
             keys=keys,
             ledger=ledger,
             prices=PriceBook(database, changes),
+            changes=changes,
             new_key=new_key,
         )
     finally:

@@ -64,6 +64,10 @@ class Exchange:
                 return value.decode("latin-1")
         return None
 
+    def named(self, name: str) -> str | None:
+        """As `header`, by a lower-case name as text."""
+        return self.header(name.encode())
+
     async def body(self, *, max_bytes: int, timeout_s: float) -> bytes:
         """The whole body.
 

@@ -2,7 +2,7 @@
 
 A token's SHA-256 is looked up in the store once and then in memory, so a known key costs
 microseconds. `headrace.store.changes` empties the memory when a key is revoked, rotated or made:
-within about a second in every replica. A team is a tenant of the prefix cache.
+within about half a second in every replica. A team is a tenant of the prefix cache.
 """
 
 import asyncio
@@ -19,6 +19,7 @@ from headrace.store.identity import Key, digest, find_key
 from headrace.types import Caller
 
 FEATURE_HEADER = b"x-headrace-feature"
+CSRF_HEADER = "x-headrace-csrf"
 _FEATURE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _CACHED = 10_000
 _LOOKUPS_AT_ONCE = 8
@@ -35,6 +36,37 @@ class Credentials:
     feature: str | None = None
     """The `x-headrace-feature` header: what the request is for, in limits and in the spend."""
     route: str = ""
+    method: str = "GET"
+    cookie: str | None = None
+    """The `cookie` header: of a person who has logged in."""
+    origin: str | None = None
+    """The `origin` header, which a browser sends with what could change something."""
+    csrf: str | None = None
+    """The `x-headrace-csrf` header, which only a page of this origin can send."""
+
+    @classmethod
+    def of(cls, header: Callable[[str], str | None], *, method: str, route: str) -> "Credentials":
+        """Those of a request, by its headers' lower-case names; a key goes before a cookie."""
+        authorization, api_key = header("authorization"), header("x-api-key")
+        feature = header(FEATURE_HEADER.decode())
+        if authorization or api_key:
+            return cls(
+                authorization=authorization,
+                api_key=api_key,
+                feature=feature,
+                route=route,
+                method=method,
+            )
+        return cls(
+            authorization=None,
+            feature=feature,
+            route=route,
+            method=method,
+            cookie=header("cookie"),
+            origin=header("origin"),
+            csrf=header(CSRF_HEADER),
+        )
+
     """Of the route asked for, what comes before a name in its template."""
 
 

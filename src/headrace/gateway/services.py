@@ -88,6 +88,8 @@ class Services:
     sinks: tuple[UsageSink, ...] = ()
     """Get every usage record, beside the metrics."""
     limits: Limits = Limits()
+    allowed_hosts: frozenset[str] = frozenset()
+    """Names that a `Host` header may have beside loopback ones, where no key is asked for."""
     extra: Mapping[str, ASGIApp] = field(default_factory=dict[str, ASGIApp])
     """Path -> application for it and, where it ends in a slash, for all below it; `/` is only
     itself. No key is asked for here."""

@@ -16,7 +16,7 @@ from headrace.errors import StoreUnavailable
 from headrace.store.database import Database
 from headrace.store.tables import meta
 
-POLL_S = 1.0
+POLL_S = 0.25
 GRACE_S = 30.0
 _LOG = logging.getLogger("headrace.store")
 

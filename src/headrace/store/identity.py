@@ -19,13 +19,14 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from headrace.errors import Conflict, InvalidParameter, NotFound
+from headrace.store.audit import Actor, record
 from headrace.store.database import bump
 from headrace.store.tables import keys, orgs, teams, users
 
 PREFIX = "hr-"
 DEFAULT = "default"
 """The organization and the team of whoever named none."""
-_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,99}")
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,99}")
 _SHOWN_CHARACTERS = 8
 
 
@@ -142,8 +143,8 @@ async def make_key(connection: AsyncConnection, new: NewKey, *, now_s: int) -> M
     if await org_of(connection, new.team) != new.org:
         raise NotFound(f"the organization {new.org!r} has no team {new.team!r}", param="team")
     if new.user is not None:
-        user = await _must_exist(connection, users, "user", new.user)
-        if user.team != new.team:
+        team = await connection.scalar(select(users.c.team).where(users.c.id == new.user))
+        if team != new.team:  # another team's is as if it were not there
             raise NotFound(f"the team {new.team!r} has no user {new.user!r}", param="user")
     if new.expires_s is not None and new.expires_s <= now_s:
         raise InvalidParameter(
@@ -207,12 +208,18 @@ async def revoke_key(connection: AsyncConnection, id: str, *, now_s: int) -> Non
 
 
 async def find_key(connection: AsyncConnection, sha256: str) -> Key | None:
-    """The key of that token's digest, live or not; of a replaced token, with that one's end."""
+    """The key of that token's digest, live or not; of a replaced token, with that one's end.
+
+    A disabled user's key has ended for as long as its user is.
+    """
     wanted = or_(keys.c.sha256 == sha256, keys.c.previous_sha256 == sha256)
-    row = (await connection.execute(select(keys).where(wanted))).one_or_none()
+    query = select(keys, users.c.disabled_s).outerjoin(users, users.c.id == keys.c.user)
+    row = (await connection.execute(query.where(wanted))).one_or_none()
     if row is None:
         return None
     key = key_of(row)
+    if row.disabled_s is not None:
+        key = replace(key, revoked_s=min(row.disabled_s, key.revoked_s or row.disabled_s))
     if row.sha256 == sha256:
         return key
     ends = [at for at in (key.expires_s, row.previous_until_s) if at is not None]
@@ -271,7 +278,18 @@ async def first_start(
         await connection.execute(
             insert(keys).values(**owner, id=_key_id(), sha256=sha256, created_s=now_s)
         )
-    return None if kept else await _insert_key(connection, owner, now_s)
+    made = None if kept else await _insert_key(connection, owner, now_s)
+    await record(
+        connection,
+        Actor(id="headrace", via="start"),
+        "key.make",
+        made.key.id if made is not None else f"{len(kept)} keys of keys.json",
+        org=DEFAULT,
+        team=DEFAULT,
+        detail={"role": RoleName.ADMIN.value, "name": "first"},
+        now_s=now_s,
+    )
+    return made
 
 
 def key_of(row: Row[Any]) -> Key:
@@ -316,8 +334,8 @@ def _key_id() -> str:
 async def _add(connection: AsyncConnection, table: Table, what: str, **values: Any) -> None:
     if not _ID.fullmatch(values["id"]):
         raise InvalidParameter(
-            f"{what} id {values['id'][:80]!r}: letters, digits and . _ @ -, at most 100, the first "
-            "a letter or digit",
+            f"{what} id {values['id'][:80]!r}: letters, digits and . _ @ + -, at most 100, the "
+            "first a letter or digit",
             param="id",
         )
     try:

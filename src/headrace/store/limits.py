@@ -7,7 +7,7 @@ apply at once.
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Row, Table, and_, delete, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -63,6 +63,26 @@ async def for_caller(connection: AsyncConnection, caller: Caller) -> tuple[Limit
     wanted = or_(*(and_(limits.c.scope == s, limits.c.subject == name) for s, name in names))
     rows = await connection.execute(select(limits).where(wanted).order_by(limits.c.id))
     return tuple(limit_of(row) for row in rows)
+
+
+class Owner(NamedTuple):
+    """Whose a limit's subject is; empty = nobody's alone."""
+
+    org: str
+    team: str
+
+
+async def owner(connection: AsyncConnection, limit: Limit) -> Owner:
+    """The organization and the team that a limit's subject is in."""
+    if limit.scope == _FEATURE:
+        return Owner(limit.subject.partition("/")[0], "")
+    if limit.scope == "org":
+        return Owner(limit.subject, "")
+    table = _SUBJECTS[limit.scope]
+    team = table.c.id if limit.scope == "team" else table.c.team
+    query = select(table.c.org, team).where(table.c.id == limit.subject)
+    row = (await connection.execute(query)).one_or_none()
+    return Owner("", "") if row is None else Owner(*row)
 
 
 async def all_limits(connection: AsyncConnection) -> list[Limit]:

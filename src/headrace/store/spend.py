@@ -47,6 +47,7 @@ async def spend(
     org: str | None = None,
     team: str | None = None,
     key: str | None = None,
+    user: str | None = None,
 ) -> list[Line]:
     """Requests, tokens and money, grouped.
 
@@ -74,7 +75,7 @@ async def spend(
         .group_by(*groups)
         .order_by(*groups)
     )
-    for column, value in (("org", org), ("team", team), ("key", key)):
+    for column, value in (("org", org), ("team", team), ("key", key), ("user", user)):
         if value is not None:
             query = query.where(transactions.c[column] == value)
     count = len(by)

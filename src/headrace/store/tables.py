@@ -1,6 +1,8 @@
 """The tables, for queries; `migrations` makes them. Money is in nano-dollars.
 
     orgs ─< teams ─< users ─< keys             who asks; a key may go without a user
+                     users ─< sessions         people who are logged in; `logins` are under way
+    audit                                      who changed what, when; append-only
     limits ─< windows ─< leases >─ workers     what may be spent, and which worker may spend it now
     transactions ─< postings                   what was spent; append-only, in double entry
     holds                                      reservations that outlived a flush
@@ -64,7 +66,54 @@ users = Table(
     Column("org", Text, ForeignKey("orgs.id"), nullable=False),
     Column("team", Text, ForeignKey("teams.id"), nullable=False),
     _number("created_s"),
+    Column("role", Text, nullable=False, server_default="member"),
+    _text("name"),
+    Column("account", Text, nullable=True),
+    Column("disabled_s", BigInteger, nullable=True),
+    Index("users_by_account", "account", unique=True),
 )
+"""`account`: issuer and subject of whoever logs in under this name; null = nobody has yet."""
+
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("sha256", Text, nullable=False, unique=True),
+    Column("user", Text, ForeignKey("users.id"), nullable=False),
+    _number("created_s"),
+    _number("expires_s"),
+    Column("revoked_s", BigInteger, nullable=True),
+    Index("sessions_by_user", "user"),
+)
+"""What a session may do is what its user may do now."""
+
+logins = Table(
+    "logins",
+    metadata,
+    Column("state_sha256", Text, primary_key=True),
+    _text("next"),
+    _number("expires_s"),
+)
+"""Log-ins that are under way; a row is taken by the first callback that names its state."""
+
+audit = Table(
+    "audit",
+    metadata,
+    Column("id", _ID, primary_key=True),
+    _number("at_s"),
+    _text("actor"),
+    _text("role"),
+    _text("via"),
+    _text("request"),
+    _text("action"),
+    _text("subject"),
+    _text("org"),
+    _text("team"),
+    _text("detail"),
+    Index("audit_by_org", "org", "team"),
+)
+"""`org` and `team`: whose the subject is. Triggers refuse UPDATE and DELETE."""
+
 keys = Table(
     "keys",
     metadata,

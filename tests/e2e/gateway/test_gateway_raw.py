@@ -30,7 +30,7 @@ def call(
     gateway: Gateway, method: str, path: str, body: bytes | dict[str, Any] = b""
 ) -> tuple[int, dict[str, str], bytes]:
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
-    head = f"{method} {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {len(data)}\r\n"
+    head = f"{method} {path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len(data)}\r\n"
     raw = gateway.raw(head.encode() + b"connection: close\r\n\r\n" + data, read_all=True)
     top, _, rest = raw.partition(b"\r\n\r\n")
     status, *lines = top.decode().split("\r\n")
@@ -113,7 +113,7 @@ def test_stream_headers(gateway: Gateway) -> None:
 def test_limits_of_a_body() -> None:
     base = Services(models={}, limits=Limits(max_body_bytes=1000, body_s=0.3))
     with serving(base=base) as gateway:
-        head = f"POST {CHAT} HTTP/1.1\r\nhost: x\r\n"
+        head = f"POST {CHAT} HTTP/1.1\r\nhost: localhost\r\n"
         declared = gateway.raw(f"{head}content-length: {1 << 40}\r\n\r\n".encode())
         assert b" 413 " in declared.split(b"\r\n")[0]
         assert b"connection: close" in declared
@@ -131,7 +131,9 @@ def test_limits_of_a_body() -> None:
 def test_leaving_in_the_middle_of_the_body(gateway: Gateway) -> None:
     before = len(gateway.records.seen)
     with socket.create_connection(("127.0.0.1", gateway.port)) as peer:
-        peer.sendall(f"POST {CHAT} HTTP/1.1\r\nhost: x\r\ncontent-length: 50\r\n\r\n{{".encode())
+        peer.sendall(
+            f"POST {CHAT} HTTP/1.1\r\nhost: localhost\r\ncontent-length: 50\r\n\r\n{{".encode()
+        )
         time.sleep(0.05)
     gateway.wait(lambda: len(gateway.records.seen) > before)
     assert gateway.last().finish == "abort"
@@ -150,7 +152,7 @@ def test_a_reader_that_does_not_read_holds_the_backend_back() -> None:
     base = Services(models={}, limits=replace(Limits(), send_s=0.5, max_unsent_bytes=10_000))
     with serving(flood, base=base) as gateway:
         body = json.dumps({**GOOD, "stream": True}).encode()
-        head = f"POST {CHAT} HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n"
+        head = f"POST {CHAT} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len(body)}\r\n\r\n"
         with socket.socket() as peer:
             peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             peer.connect(("127.0.0.1", gateway.port))

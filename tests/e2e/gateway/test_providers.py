@@ -186,9 +186,8 @@ def test_a_client_that_leaves_closes_the_providers_connection(
         gateway(tmp_path, monkeypatch, primary.url, second.url) as running,
     ):
         body = json.dumps({"model": "r", "messages": MESSAGES, "stream": stream}).encode()
-        head = (
-            f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
-        )
+        head = "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n"
+        head += f"Content-Length: {len(body)}\r\n\r\n"
         with socket.create_connection(("127.0.0.1", running.port)) as peer:
             peer.sendall(head.encode() + body)
             running.wait(lambda: bool(primary.asked))

@@ -4,7 +4,7 @@ Invariant: what is another's answers as what does not exist: a key learns no ids
 """
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeAlias, TypeVar
 
 import msgspec
@@ -14,8 +14,10 @@ from starlette.requests import Request
 from headrace.errors import InvalidParameter, NotFound, PermissionDenied
 from headrace.gateway.reload import ConfigState
 from headrace.store import identity
+from headrace.store.audit import Actor, record
 from headrace.store.database import Database
 from headrace.store.identity import Key, RoleName
+from headrace.store.people import Person, get_person
 from headrace.types import Caller
 
 RANK = {role.value: at for at, role in enumerate(reversed(RoleName))}
@@ -34,6 +36,7 @@ class Call:
         request: Request,
         body: bytes,
         *,
+        id: str,
         config: ConfigState | None = None,
     ) -> None:
         self.config = config
@@ -41,8 +44,64 @@ class Call:
         self.database = database
         self.caller = caller
         self.request = request
+        self.id = id
         self._body = body
         self.now_s = int(time.time())
+
+    @property
+    def who(self) -> str:
+        """The caller, in messages."""
+        caller = self.caller
+        return f"the user {caller.user}" if caller.person else f"the key {caller.key_id}"
+
+    async def audit(
+        self,
+        connection: AsyncConnection,
+        action: str,
+        subject: str,
+        *,
+        org: str = "",
+        team: str = "",
+        detail: Mapping[str, object] | None = None,
+    ) -> None:
+        """Write into the audit log what this call changes, in the transaction of the change.
+
+        Args:
+            connection: Of that transaction.
+            action: As `key.revoke`.
+            subject: What is changed.
+            org: Whose it is: its administrators see the entry. So for the next.
+            team: Empty = no team's.
+            detail: What it is changed to; never a secret.
+        """
+        caller = self.caller
+        actor = Actor(
+            id=caller.user if caller.person else caller.key_id,
+            role=caller.role,
+            via="api",
+            request=self.id,
+        )
+        await record(
+            connection,
+            actor,
+            action,
+            subject,
+            org=org,
+            team=team,
+            detail=detail,
+            now_s=self.now_s,
+        )
+
+    def whole(self, name: str, default: int, *, most: int = 1 << 52) -> int:
+        """A whole number of the query. Raises: InvalidParameter."""
+        text = self.request.query_params.get(name)
+        if text is None:
+            return default
+        if not (text.isascii() and text.isdigit()) or len(text) > 16 or int(text) > most:
+            raise InvalidParameter(
+                f"{name} is {text[:40]!r}; it takes a whole number up to {most}", param=name
+            )
+        return int(text)
 
     def body(self, kind: type[T]) -> T:
         """The body as a structure. Raises: InvalidParameter."""
@@ -55,8 +114,7 @@ class Call:
         """Raises: PermissionDenied for a key of a lower role."""
         if RANK.get(self.caller.role, -1) < RANK[role.value]:
             raise PermissionDenied(
-                f"the key {self.caller.key_id} has the role {self.caller.role or 'none'}; this "
-                f"needs {role.value}"
+                f"{self.who} has the role {self.caller.role or 'none'}; this needs {role.value}"
             )
 
     def reaches(self, org: str, team: str) -> bool:
@@ -94,7 +152,19 @@ async def reach_key(call: Call, connection: AsyncConnection) -> Key:
     """The key that the path names. Raises: NotFound also where it is another's, or higher."""
     id = str(call.request.path_params["id"])
     key = await identity.get_key(connection, id)
-    low = RANK[key.role.value] <= RANK.get(call.caller.role, -1)
-    if not (low and call.reaches(key.org, key.team)):
+    if not (outranks(call, key.role) and call.reaches(key.org, key.team)):
         raise NotFound(f"there is no key {id[:80]!r}")
     return key
+
+
+async def reach_person(call: Call, connection: AsyncConnection, id: str) -> Person:
+    """A user. Raises: NotFound also where it is another's, or higher."""
+    person = await get_person(connection, id)
+    if not (outranks(call, person.role) and call.reaches(person.org, person.team)):
+        raise NotFound(f"there is no user {id[:80]!r}")
+    return person
+
+
+def outranks(call: Call, role: RoleName) -> bool:
+    """Whether a role is the caller's or lower."""
+    return RANK[role.value] <= RANK.get(call.caller.role, -1)

@@ -53,7 +53,12 @@ async def make_key(call: Call) -> Any:
             data_class=body.data_class,
             expires_s=body.expires_s,
         )
-        return await identity.make_key(connection, new, now_s=call.now_s)
+        made = await identity.make_key(connection, new, now_s=call.now_s)
+        detail = msgspec.to_builtins(body)
+        await call.audit(
+            connection, "key.make", made.key.id, org=org, team=body.team, detail=detail
+        )
+        return made
 
     made = await call.database.write(work)
     return {**shown(made.key), "token": made.token}
@@ -65,9 +70,14 @@ async def rotate_key(call: Call) -> Any:
 
     async def work(connection: AsyncConnection) -> identity.MadeKey:
         key = await reach_key(call, connection)
-        return await identity.rotate_key(
+        made = await identity.rotate_key(
             connection, key.id, overlap_s=body.overlap_s, now_s=call.now_s
         )
+        detail = {"overlap_s": body.overlap_s}
+        await call.audit(
+            connection, "key.rotate", key.id, org=key.org, team=key.team, detail=detail
+        )
+        return made
 
     made = await call.database.write(work)
     return {**shown(made.key), "token": made.token}
@@ -79,12 +89,14 @@ async def revoke_key(call: Call) -> Any:
     async def work(connection: AsyncConnection) -> str:
         key = await reach_key(call, connection)
         await identity.revoke_key(connection, key.id, now_s=call.now_s)
+        await call.audit(connection, "key.revoke", key.id, org=key.org, team=key.team)
         return key.id
 
     return {"id": await call.database.write(work), "revoked": True}
 
 
 def shown(key: Key) -> dict[str, Any]:
+    """A key as answers have it."""
     row: dict[str, Any] = msgspec.to_builtins(key)
     return {
         name: sorted(value) if isinstance(value, list) else value for name, value in row.items()

@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from headrace.errors import InvalidParameter, NotFound, PermissionDenied
+from headrace.errors import NotFound, PermissionDenied
 from headrace.gateway.admin.call import Call
 from headrace.store import identity, limits
 from headrace.store.identity import RoleName
@@ -56,10 +56,10 @@ async def set_limit(call: Call) -> Any:
         )
         if not await _governs(call, connection, wanted):
             raise PermissionDenied(
-                f"the key {call.caller.key_id} may not limit {body.scope[:20]} "
-                f"{body.subject[:80]!r}, or there is none"
+                f"{call.who} may not limit {body.scope[:20]} {body.subject[:80]!r}, or there is "
+                "none"
             )
-        return await limits.set_limit(
+        made = await limits.set_limit(
             connection,
             scope=body.scope,
             subject=body.subject,
@@ -69,6 +69,8 @@ async def set_limit(call: Call) -> Any:
             zone=body.zone,
             now_s=call.now_s,
         )
+        await _audit_limit(call, connection, "limit.set", made)
+        return made
 
     return msgspec.to_builtins(await call.database.write(work))
 
@@ -82,17 +84,19 @@ async def remove_limit(call: Call) -> Any:
         if not found or not await _governs(call, connection, found[0]):
             raise NotFound(f"there is no limit {id}")
         await limits.remove_limit(connection, id)
+        await _audit_limit(call, connection, "limit.remove", found[0])
 
     await call.database.write(work)
     return {"id": id, "removed": True}
 
 
 async def show_spend(call: Call) -> Any:
-    """GET spend: ?by=team,model&since_s=&until_s=; a member sees its own key's."""
+    """GET spend: ?by=team,model&since_s=&until_s=; a member sees its own."""
     query = call.request.query_params
     by = query.get("by", "team,model").split(",")
-    since_s, until_s = _whole(query.get("since_s"), 0), _whole(query.get("until_s"), 1 << 52)
+    since_s, until_s = call.whole("since_s", 0), call.whole("until_s", 1 << 52)
     member = call.caller.role not in (RoleName.ADMIN, RoleName.ORG_ADMIN, RoleName.TEAM_ADMIN)
+    person = call.caller.person
     lines = await call.database.read(
         lambda c: spend(
             c,
@@ -101,7 +105,8 @@ async def show_spend(call: Call) -> Any:
             until_s=until_s,
             org=call.org,
             team=call.team,
-            key=call.caller.key_id if member else None,
+            key=call.caller.key_id if member and not person else None,
+            user=call.caller.user if member and person else None,
         )
     )
     return {
@@ -146,9 +151,8 @@ async def _governs(call: Call, connection: AsyncConnection, limit: Limit) -> boo
         return False
 
 
-def _whole(text: str | None, default: int) -> int:
-    if text is None:
-        return default
-    if not text.isdigit() or len(text) > 15:
-        raise InvalidParameter(f"{text[:40]!r} is no Unix time")
-    return int(text)
+async def _audit_limit(call: Call, connection: AsyncConnection, action: str, limit: Limit) -> None:
+    whose = await limits.owner(connection, limit)
+    subject = f"{limit.scope}:{limit.subject}"
+    detail = msgspec.to_builtins(limit)
+    await call.audit(connection, action, subject, org=whose.org, team=whose.team, detail=detail)

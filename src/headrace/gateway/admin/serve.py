@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
 import msgspec
 from starlette.applications import Starlette
@@ -15,6 +16,7 @@ from headrace.gateway.admin.table import PREFIX, TABLE
 from headrace.gateway.http import ASGIApp
 from headrace.gateway.keys import Credentials, Keys
 from headrace.gateway.reload import ConfigState
+from headrace.store.changes import Changes
 from headrace.store.database import Database
 from headrace.store.identity import RoleName
 from headrace.types import Caller
@@ -28,11 +30,20 @@ def no_config() -> ConfigState | None:
     return None
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Plane:
+    database: Database
+    keys: Keys | None
+    config: Callable[[], ConfigState | None]
+    changes: Changes | None
+
+
 def build(
     database: Database,
     keys: Keys | None,
     *,
     config: Callable[[], ConfigState | None] = no_config,
+    changes: Changes | None = None,
 ) -> ASGIApp:
     """The application for everything below `PREFIX`.
 
@@ -40,14 +51,17 @@ def build(
         database: The store.
         keys: None = whoever reaches it is an admin.
         config: How the last reading of the settings went.
+        changes: Looked at after each change, so that this process knows before it has answered;
+            None = it knows when it looks the next time.
     """
+    plane = _Plane(database=database, keys=keys, config=config, changes=changes)
     paths: dict[str, dict[str, Handler]] = {}
     for route in TABLE:
         paths.setdefault(PREFIX + route.path, {})[route.method] = route.handler
 
     def endpoint(methods: dict[str, Handler]) -> Callable[[Request], Awaitable[Response]]:
         async def answer(request: Request) -> Response:
-            return await _answer(database, keys, config, request, methods)
+            return await _answer(plane, request, methods)
 
         return answer
 
@@ -57,24 +71,14 @@ def build(
     return Starlette(routes=routes)
 
 
-async def _answer(
-    database: Database,
-    keys: Keys | None,
-    config: Callable[[], ConfigState | None],
-    request: Request,
-    methods: dict[str, Handler],
-) -> Response:
+async def _answer(plane: _Plane, request: Request, methods: dict[str, Handler]) -> Response:
     request_id = uuid.uuid4().hex
     headers = {"x-request-id": request_id}
     try:
         caller = Caller(role=RoleName.ADMIN.value)
-        if keys is not None:
-            caller = await keys.identify(
-                Credentials(
-                    authorization=request.headers.get("authorization"),
-                    api_key=request.headers.get("x-api-key"),
-                    route=request.url.path,
-                )
+        if plane.keys is not None:
+            caller = await plane.keys.identify(
+                Credentials.of(request.headers.get, method=request.method, route=request.url.path)
             )
         if not methods:
             raise NotFound(f"there is no {request.url.path[:80]!r} here")
@@ -82,13 +86,21 @@ async def _answer(
         if handler is None:
             headers["allow"] = ", ".join(methods)
             raise MethodNotAllowed(f"this takes {headers['allow']}, not {request.method[:16]}")
-        body = b""
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > _MAX_BODY_BYTES:
-                raise InvalidParameter(f"the body is larger than {_MAX_BODY_BYTES} bytes")
-        answer = await handler(Call(database, caller, request, body, config=config()))
+        body = await _body(request)
+        call = Call(plane.database, caller, request, body, id=request_id, config=plane.config())
+        answer = await handler(call)
+        if request.method != "GET" and plane.changes is not None:
+            await plane.changes.poll()
     except HeadraceError as error:
         body = encode_error(error, request_id=request_id)
         return Response(body, error.status, headers, media_type="application/json")
     return Response(msgspec.json.encode(answer), 200, headers, media_type="application/json")
+
+
+async def _body(request: Request) -> bytes:
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > _MAX_BODY_BYTES:
+            raise InvalidParameter(f"the body is larger than {_MAX_BODY_BYTES} bytes")
+    return body

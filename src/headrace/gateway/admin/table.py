@@ -5,7 +5,7 @@ A handler that changes anything writes what it did into the audit log, in the sa
 
 from dataclasses import dataclass
 
-from headrace.gateway.admin import keys, money, operations, people
+from headrace.gateway.admin import keys, money, operations, people, watch
 from headrace.gateway.admin.call import Handler
 
 PREFIX = "/v1/admin/"
@@ -33,6 +33,9 @@ TABLE: tuple[AdminRoute, ...] = (
     _route("POST", "teams", people.add_team),
     _route("GET", "users", people.list_users),
     _route("POST", "users", people.add_user),
+    _route("PATCH", "users/{id}", people.change_user),
+    _route("GET", "sessions", watch.list_sessions),
+    _route("DELETE", "sessions/{id}", watch.end_session),
     _route("GET", "keys", keys.list_keys),
     _route("POST", "keys", keys.make_key),
     _route("POST", "keys/{id}/rotate", keys.rotate_key),
@@ -41,6 +44,7 @@ TABLE: tuple[AdminRoute, ...] = (
     _route("POST", "limits", money.set_limit),
     _route("DELETE", "limits/{id:int}", money.remove_limit),
     _route("GET", "spend", money.show_spend),
+    _route("GET", "audit", watch.read_audit),
     _route("GET", "ledger/verify", money.verify_ledger),
     _route("GET", "config", operations.show_config),
 )
