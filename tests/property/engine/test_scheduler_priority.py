@@ -137,6 +137,23 @@ def test_a_live_request_takes_the_blocks_and_the_place_of_a_batch() -> None:
     assert {name for name, e in run_all(scheduler, model) if e.usage} == {"b0", "b1", "live"}
 
 
+def test_a_prompt_half_run_takes_a_batchs_blocks_for_all_its_rows() -> None:
+    """Answers grew into what was promised to a prompt; without the batch there is enough."""
+    scheduler, model = make_scheduler(blocks=21, context_tokens=80)
+    scheduler.submit(request("batch", range(40), max_tokens=9, priority=BATCH))
+    plan = scheduler.plan(64)
+    scheduler.commit(plan, model.execute(plan))
+    for at in range(4):
+        scheduler.submit(request(f"short{at}", range(4), salt=f"s{at}", max_tokens=8))
+    scheduler.submit(request("long", range(24), max_tokens=2))
+    plan = scheduler.plan(20)
+    scheduler.commit(plan, model.execute(plan))
+    plan = scheduler.plan(20)
+    assert {s.request.id: n for s, n in plan.rows.items()}["long"] == 16
+    scheduler.commit(plan, model.execute(plan))
+    scheduler.check_integrity()
+
+
 def test_rows_beside_others_are_bounded_as_prompts_are() -> None:
     scheduler, model = make_scheduler(blocks=64, mixed_prefill_tokens=3)
     scheduler.submit(request("live", [1, 2], max_tokens=9))
