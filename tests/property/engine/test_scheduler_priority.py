@@ -139,13 +139,13 @@ def test_a_live_request_takes_the_blocks_and_the_place_of_a_batch() -> None:
 
 def test_a_prompt_half_run_takes_a_batchs_blocks_for_all_its_rows() -> None:
     """Answers grew into what was promised to a prompt; without the batch there is enough."""
-    scheduler, model = make_scheduler(blocks=21, context_tokens=80)
+    scheduler, model = make_scheduler(blocks=22, context_tokens=80)
     scheduler.submit(request("batch", range(40), max_tokens=9, priority=BATCH))
     plan = scheduler.plan(64)
     scheduler.commit(plan, model.execute(plan))
     for at in range(4):
         scheduler.submit(request(f"short{at}", range(4), salt=f"s{at}", max_tokens=8))
-    scheduler.submit(request("long", range(24), max_tokens=2))
+    scheduler.submit(request("long", range(24), salt="own", max_tokens=2))
     plan = scheduler.plan(20)
     scheduler.commit(plan, model.execute(plan))
     plan = scheduler.plan(20)
