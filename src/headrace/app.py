@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from headrace.engine.core import EngineCore
     from headrace.engine.rollouts import RolloutEngine
     from headrace.gateway.control import Control
+    from headrace.gateway.file_store import FileStore
     from headrace.gateway.live import Live
     from headrace.gateway.reload import ConfigState, Reloader
     from headrace.gateway.services import Health, Served, Services
@@ -413,6 +414,7 @@ class _House:
             keys=None if control is None else control.keys,
             ledger=None if control is None else control.ledger,
             prices=None if control is None else control.prices,
+            files=None if control is None else _files(settings, control.database),
             metrics=self.metrics,
             health=self._health,
             engine_stats=self._engine_stats,
@@ -471,6 +473,18 @@ async def _following(
         await stop(task)
         if hangup is not None:
             loop.remove_signal_handler(hangup)
+
+
+def _files(settings: Settings, database: "Database") -> "FileStore":
+    from headrace.gateway.file_store import FileLimits, FileStore
+    from headrace.store.blobs import open_blobs
+
+    limits = FileLimits(
+        max_bytes=settings.files.max_bytes,
+        team_bytes=settings.files.team_bytes,
+        upload_s=settings.files.upload_s,
+    )
+    return FileStore(database, open_blobs(database, state_dir(settings) / "files"), limits)
 
 
 def _engine_stats(values: dict[str, float], restarts: int) -> "EngineStats":

@@ -88,6 +88,18 @@ class StoreSettings:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class FileSettings:
+    """`/v1/files`: what clients upload and batches make."""
+
+    max_bytes: int = 512 << 20
+    """Of one file."""
+    team_bytes: int = 10 << 30
+    """Of all that a team keeps; past it uploads are refused."""
+    upload_s: float = 600.0
+    """A whole upload must have come by then."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class PathSettings:
     state_dir: str = ""
     """API keys and other state; empty = $XDG_STATE_HOME/headrace or ~/.local/state/headrace."""
@@ -262,6 +274,7 @@ class Settings:
     store: StoreSettings = StoreSettings()
     routing: RoutingSettings = RoutingSettings()
     cache: CacheSettings = CacheSettings()
+    files: FileSettings = FileSettings()
     providers: Mapping[str, ProviderSettings] = field(default_factory=dict[str, ProviderSettings])
     routes: Mapping[str, RouteSettings] = field(default_factory=dict[str, RouteSettings])
     data_classes: Mapping[str, DataClassSettings] = field(

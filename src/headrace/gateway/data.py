@@ -1,6 +1,6 @@
 """The routes that need a key, all of them: a surface that is not here is not served."""
 
-from headrace.gateway import routes
+from headrace.gateway import files, routes
 from headrace.gateway.messages import count_tokens, messages
 from headrace.gateway.responses import responses
 from headrace.gateway.table import DataRoute, Handler, Table
@@ -16,6 +16,11 @@ DATA: tuple[DataRoute, ...] = (
     _route("POST", "/v1/responses", responses),
     _route("POST", "/v1/messages", messages),
     _route("POST", "/v1/messages/count_tokens", count_tokens),
+    _route("POST", "/v1/files", files.upload),
+    _route("GET", "/v1/files", files.list_files),
+    _route("GET", "/v1/files/{file}", files.get_file),
+    _route("DELETE", "/v1/files/{file}", files.delete_file),
+    _route("GET", "/v1/files/{file}/content", files.content),
     _route("GET", "/v1/models", routes.models),
     _route("GET", "/v1/models/{model:path}", routes.model),
     _route("POST", "/tokenize", routes.tokenize),

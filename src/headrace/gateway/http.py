@@ -76,31 +76,40 @@ class Exchange:
             RequestTimeout: It did not come in time.
             ClientLeft: The client closed the connection in the middle of it.
         """
+        return b"".join(
+            [chunk async for chunk in self.chunks(max_bytes=max_bytes, timeout_s=timeout_s)]
+        )
+
+    async def chunks(self, *, max_bytes: int, timeout_s: float) -> AsyncGenerator[bytes]:
+        """The body as it comes.
+
+        Raises: As `body`.
+        """
         declared = self._declared_bytes()
         if declared is not None and declared > max_bytes:
             raise _too_large(max_bytes)
         self._body_begun = True
-        chunks: list[bytes] = []
         size = 0
-        try:
-            async with asyncio.timeout(timeout_s):
-                while True:
+        loop = asyncio.get_running_loop()
+        until = loop.time() + timeout_s
+        more = True
+        while more:
+            try:
+                async with asyncio.timeout_at(until):
                     message = await self._receive()
-                    if message["type"] == "http.disconnect":
-                        raise ClientLeft
-                    chunk: bytes = message.get("body", b"")
-                    size += len(chunk)
-                    if size > max_bytes:
-                        raise _too_large(max_bytes)
-                    chunks.append(chunk)
-                    if not message.get("more_body", False):
-                        break
-        except TimeoutError:
-            raise RequestTimeout(
-                f"the body did not come within {timeout_s:g} s; {size} bytes had arrived"
-            ) from None
+            except TimeoutError:
+                raise RequestTimeout(
+                    f"the body did not come within {timeout_s:g} s; {size} bytes had arrived"
+                ) from None
+            if message["type"] == "http.disconnect":
+                raise ClientLeft
+            chunk: bytes = message.get("body", b"")
+            size += len(chunk)
+            if size > max_bytes:
+                raise _too_large(max_bytes)
+            more = message.get("more_body", False)
+            yield chunk
         self._body_read = True
-        return b"".join(chunks)
 
     @contextlib.asynccontextmanager
     async def watched(self) -> AsyncGenerator["asyncio.Task[None]"]:
@@ -132,6 +141,11 @@ class Exchange:
         )
         await self._start(status, (*own, *headers))
         await self._send({"type": "http.response.body", "body": body})
+
+    async def start_content(self, *, size_bytes: int, headers: tuple[Header, ...]) -> None:
+        """Begin an answer of so many bytes; `write` and `end` follow."""
+        length = str(size_bytes).encode()
+        await self._start(200, (*headers, (b"content-length", length)))
 
     async def start_stream(self) -> None:
         """Begin an event stream; `write` and `end` follow."""

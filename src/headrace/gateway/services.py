@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
 from headrace.gateway.codec import TextCodec
+from headrace.gateway.file_store import FileStore
 from headrace.gateway.http import ASGIApp
 from headrace.gateway.keys import Keys
 from headrace.gateway.ledger import Ledger
@@ -81,6 +82,8 @@ class Services:
     """Where there is a ledger."""
     residency: Residency = field(default_factory=Residency)
     """Where requests of which data class may go."""
+    files: FileStore | None = None
+    """None = there is no store to keep any."""
     health: Callable[[], Health] = always_ready
     metrics: Metrics = field(default_factory=Metrics)
     engine_stats: Callable[[], Awaitable[EngineStats | None]] = no_engine

@@ -5,6 +5,8 @@
     audit                                      who changed what, when; append-only
     limits ─< windows ─< leases >─ workers     what may be spent, and which worker may spend it now
     transactions ─< postings                   what was spent; append-only, in double entry
+    files ─< file_chunks                       what clients uploaded and batches made
+    batches ─< batch_lines                     what runs in idle capacity, and how far it is
     holds                                      reservations that outlived a flush
 
 Times are Unix seconds. Invariants: `windows.leased` is the sum of its live leases, `windows.lost`
@@ -20,6 +22,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     Table,
     Text,
@@ -238,3 +241,100 @@ prices = Table(
     UniqueConstraint("model", "effective_s"),
 )
 """Overrides; nano-dollars a million tokens."""
+
+files = Table(
+    "files",
+    metadata,
+    Column("id", Text, primary_key=True),
+    _text("org"),
+    _text("team"),
+    _text("key"),
+    _number("created_s"),
+    _text("purpose"),
+    _text("filename"),
+    _number("size_bytes"),
+    Column("expires_s", BigInteger, nullable=True),
+    Index("files_by_team", "org", "team", "created_s"),
+)
+"""A file is there when its row is; `headrace.store.blobs` keeps the contents."""
+
+file_chunks = Table(
+    "file_chunks",
+    metadata,
+    Column("file", Text, primary_key=True),
+    Column("at", Integer, primary_key=True),
+    _number("created_s"),
+    Column("data", LargeBinary, nullable=False),
+)
+"""Contents on PostgreSQL, written before the file's row; on SQLite they are in a directory."""
+
+batches = Table(
+    "batches",
+    metadata,
+    Column("id", Text, primary_key=True),
+    _text("org"),
+    _text("team"),
+    _text("key"),
+    _text("feature"),
+    _number("created_s"),
+    _text("endpoint"),
+    _text("input_file"),
+    _text("metadata"),
+    Column("output_ttl_s", BigInteger, nullable=True),
+    _text("state"),
+    _text("outcome"),
+    _text("errors"),
+    _text("model"),
+    _text("output_file"),
+    _text("error_file"),
+    _number("total"),
+    _number("completed"),
+    _number("failed"),
+    _number("prompt_tokens"),
+    _number("cached_tokens"),
+    _number("completion_tokens"),
+    _number("reasoning_tokens"),
+    _number("expires_s"),
+    Column("in_progress_s", BigInteger, nullable=True),
+    Column("finalizing_s", BigInteger, nullable=True),
+    Column("completed_s", BigInteger, nullable=True),
+    Column("failed_s", BigInteger, nullable=True),
+    Column("expired_s", BigInteger, nullable=True),
+    Column("cancelling_s", BigInteger, nullable=True),
+    Column("cancelled_s", BigInteger, nullable=True),
+    _text("owner"),
+    _number("lease_until_s"),
+    Index("batches_by_team", "org", "team", "created_s"),
+    Index("batches_by_state", "state"),
+)
+"""`state` is the API's status; `outcome` the state that follows finalizing; counts and tokens are
+of a batch that has ended, before that its lines have them; `metadata` and `errors` are JSON."""
+
+batch_lines = Table(
+    "batch_lines",
+    metadata,
+    Column("batch", Text, ForeignKey("batches.id", ondelete="CASCADE"), primary_key=True),
+    Column("line", Integer, primary_key=True),
+    _text("org"),
+    _text("team"),
+    _text("key"),
+    _number("created_s"),
+    _text("custom_id"),
+    _number("start"),
+    _number("size"),
+    _text("state"),
+    _number("attempt"),
+    _number("failures"),
+    _number("not_before_s"),
+    _text("owner"),
+    _number("lease_until_s"),
+    _text("result"),
+    _number("prompt_tokens"),
+    _number("cached_tokens"),
+    _number("completion_tokens"),
+    _number("reasoning_tokens"),
+    Index("batch_lines_by_state", "batch", "state", "line"),
+)
+"""One request: bytes `start` to `start + size` of the input file; `state` is waiting, running,
+completed or failed; `result` the line it becomes in the output or error file. Gone when the batch
+has ended."""
