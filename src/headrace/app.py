@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from headrace.gateway.live import Live
     from headrace.gateway.reload import ConfigState, Reloader
     from headrace.gateway.services import Health, Served, Services
+    from headrace.gateway.stored import StoredResponses
     from headrace.model.decoder import Decoder
     from headrace.observe.metrics import EngineStats
     from headrace.providers.residency import Residency
@@ -236,13 +237,14 @@ async def _serve(
             control = await stack.enter_async_context(
                 open_control(store_url(settings), state_dir(settings), auth=settings.server.auth)
             )
+        stored = await stack.enter_async_context(_stored_responses(settings, control))
         client = chat = None
         if local is not None:
             client, path = local
             starting = asyncio.create_task(client.start())
             # While the worker imports and loads, this process reads the tokenizer.
             chat = await asyncio.to_thread(_local, client, path, settings)
-        house = _House(client=client, chat=chat, control=control)
+        house = _House(client=client, chat=chat, control=control, stored=stored)
         live = house.open(settings)
         stack.push_async_callback(live.aclose)
         if source is not None:
@@ -304,6 +306,36 @@ def _engine(settings: Settings) -> "tuple[EngineClient, Path] | None":
     return EngineClient(path, settings), path
 
 
+@contextlib.asynccontextmanager
+async def _stored_responses(
+    settings: Settings, control: "Control | None"
+) -> AsyncGenerator["StoredResponses | None"]:
+    """The answers of /v1/responses: in the store of keys, else in a store for them alone."""
+    from headrace.gateway.stored import StoredResponses, running
+
+    wanted = settings.responses
+    if wanted.retention_days < 0:
+        raise ConfigError(
+            f"responses.retention_days = {wanted.retention_days:g} is negative; 0 keeps answers "
+            "until they are deleted"
+        )
+    if not wanted.store:
+        yield None
+        return
+    async with contextlib.AsyncExitStack() as stack:
+        database = (
+            await stack.enter_async_context(open_store(settings))
+            if control is None
+            else control.database
+        )
+        stored = StoredResponses(
+            database,
+            retention_s=round(wanted.retention_days * 86400) or None,
+            max_bytes=settings.server.max_body_bytes,
+        )
+        yield await stack.enter_async_context(running(stored))
+
+
 def _served(
     settings: Settings,
     chat: "EngineChat | None",
@@ -358,12 +390,14 @@ class _House:
         client: "EngineClient | None",
         chat: "EngineChat | None",
         control: "Control | None",
+        stored: "StoredResponses | None",
     ) -> None:
         from headrace.observe.metrics import Metrics
 
         self._client = client
         self._chat = chat
         self._control = control
+        self._stored = stored
         self.metrics = Metrics()
         self.reloader: Reloader | None = None
 
@@ -415,6 +449,7 @@ class _House:
             ledger=None if control is None else control.ledger,
             prices=None if control is None else control.prices,
             files=None if control is None else _files(settings, control.database),
+            responses=self._stored,
             metrics=self.metrics,
             health=self._health,
             engine_stats=self._engine_stats,

@@ -100,6 +100,15 @@ class FileSettings:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ResponsesSettings:
+    store: bool = True
+    """Keep the answers of /v1/responses, unless a request says `store` false, so that they can be
+    continued by `previous_response_id`; False = nothing is kept."""
+    retention_days: float = 30.0
+    """After which a kept answer is deleted; 0 = never."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class PathSettings:
     state_dir: str = ""
     """API keys and other state; empty = $XDG_STATE_HOME/headrace or ~/.local/state/headrace."""
@@ -275,6 +284,7 @@ class Settings:
     routing: RoutingSettings = RoutingSettings()
     cache: CacheSettings = CacheSettings()
     files: FileSettings = FileSettings()
+    responses: ResponsesSettings = ResponsesSettings()
     providers: Mapping[str, ProviderSettings] = field(default_factory=dict[str, ProviderSettings])
     routes: Mapping[str, RouteSettings] = field(default_factory=dict[str, RouteSettings])
     data_classes: Mapping[str, DataClassSettings] = field(

@@ -2,7 +2,7 @@
 
 from headrace.gateway import files, routes
 from headrace.gateway.messages import count_tokens, messages
-from headrace.gateway.responses import responses
+from headrace.gateway.responses import delete_response, get_response, input_items, responses
 from headrace.gateway.table import DataRoute, Handler, Table
 
 
@@ -14,6 +14,9 @@ DATA: tuple[DataRoute, ...] = (
     _route("POST", "/v1/chat/completions", routes.chat),
     _route("POST", "/v1/completions", routes.completions),
     _route("POST", "/v1/responses", responses),
+    _route("GET", "/v1/responses/{id}", get_response),
+    _route("DELETE", "/v1/responses/{id}", delete_response),
+    _route("GET", "/v1/responses/{id}/input_items", input_items),
     _route("POST", "/v1/messages", messages),
     _route("POST", "/v1/messages/count_tokens", count_tokens),
     _route("POST", "/v1/files", files.upload),

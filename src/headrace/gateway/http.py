@@ -50,6 +50,7 @@ class Exchange:
         self.request_id = request_id
         self.method: str = scope["method"]
         self.path: str = scope["path"]
+        self.query: bytes = scope["query_string"]
         self.headers: list[Header] = []
         """Sent with whatever answer there is."""
         self.params: Mapping[str, str] = {}

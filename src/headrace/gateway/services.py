@@ -9,6 +9,7 @@ from headrace.gateway.http import ASGIApp
 from headrace.gateway.keys import Keys
 from headrace.gateway.ledger import Ledger
 from headrace.gateway.prices import PriceBook
+from headrace.gateway.stored import StoredResponses
 from headrace.observe.metrics import EngineStats, Metrics
 from headrace.observe.usage import UsageSink
 from headrace.providers.residency import Residency
@@ -84,6 +85,8 @@ class Services:
     """Where requests of which data class may go."""
     files: FileStore | None = None
     """None = there is no store to keep any."""
+    responses: StoredResponses | None = None
+    """None = answers are not kept."""
     health: Callable[[], Health] = always_ready
     metrics: Metrics = field(default_factory=Metrics)
     engine_stats: Callable[[], Awaitable[EngineStats | None]] = no_engine

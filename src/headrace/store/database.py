@@ -27,6 +27,12 @@ Work = Callable[[AsyncConnection], Awaitable[T]]
 _ATTEMPTS = 8
 _AGAIN = ("40001", "40P01")
 """PostgreSQL's serialization_failure and deadlock_detected."""
+_PRAGMAS = (
+    "journal_mode=WAL",
+    "synchronous=FULL",
+    "foreign_keys=ON",
+    "secure_delete=ON",  # what was deleted is overwritten
+)
 
 
 class Database:
@@ -149,7 +155,7 @@ def _engine(url: URL, pool_size: int) -> AsyncEngine:
     def connected(connection: Any, _record: Any) -> None:
         connection.isolation_level = None  # the driver's own BEGIN comes too late: at a write
         cursor = connection.cursor()
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        for pragma in _PRAGMAS:
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()
 

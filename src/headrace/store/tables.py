@@ -8,6 +8,7 @@
     files ─< file_chunks                       what clients uploaded and batches made
     batches ─< batch_lines                     what runs in idle capacity, and how far it is
     holds                                      reservations that outlived a flush
+    responses                                  answers that a client may come back to
 
 Times are Unix seconds. Invariants: `windows.leased` is the sum of its live leases, `windows.lost`
 of its lost ones, `windows.spent` of what the transactions that name it used; postings of a
@@ -338,3 +339,21 @@ batch_lines = Table(
 """One request: bytes `start` to `start + size` of the input file; `state` is waiting, running,
 completed or failed; `result` the line it becomes in the output or error file. Gone when the batch
 has ended."""
+
+responses = Table(
+    "responses",
+    metadata,
+    Column("id", Text, primary_key=True),
+    _text("org"),
+    _text("team"),
+    _text("key"),
+    _number("created_s"),
+    Column("expires_s", BigInteger, nullable=True),
+    _text("previous"),
+    _number("size_bytes"),
+    _text("input"),
+    _text("body"),
+    Index("responses_by_team", "org", "team", "created_s"),
+    Index("responses_by_expiry", "expires_s"),
+)
+"""`previous`: the id of the response that it continues, or empty. `input`, `body`: JSON."""

@@ -3,7 +3,8 @@
 Each block of the answer is an output item: text a message, thoughts a reasoning item, a call a
 function_call. The stream is `response.created`, `response.in_progress`, for each item its events,
 and one of `response.completed`, `response.incomplete` and `response.failed`; every event has the
-next `sequence_number`. The whole object is what the last event carries.
+next `sequence_number`. The whole object is what the last event carries; after it comes `[DONE]`, as
+Open Responses has it.
 
 | finish reason | status |
 |---|---|
@@ -15,7 +16,6 @@ Source: OpenAI's API reference, Responses and streaming events.
 """
 
 import time
-from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -35,18 +35,22 @@ from headrace.types import (
     Usage,
 )
 from headrace.wire.blocks import Block, BlockKind, Blocks, Growth
+from headrace.wire.responses_items import REDACTED
 from headrace.wire.responses_request import ResponsesCall
-from headrace.wire.sse import named_frame
+from headrace.wire.sse import DONE, named_frame
 
 _PREFIXES = {BlockKind.TEXT: "msg", BlockKind.REASONING: "rs", BlockKind.CALL: "fc"}
 _PARTS = {BlockKind.TEXT: "output_text", BlockKind.REASONING: "reasoning_text"}
 
 
 class ResponseEncoder:
-    """`push` each event of a stream, then `end`, or `fail`; all return SSE frames."""
+    """`push` each event of a stream, then `end`, or `fail`; all return SSE frames. `whole` is what
+    the last of them carries."""
 
-    def __init__(self, call: ResponsesCall, *, id: str, model: str) -> None:
+    def __init__(self, call: ResponsesCall, *, id: str, model: str, stored: bool = False) -> None:
         self._call = call
+        self.stored = stored
+        """What the answer says of itself; who stores it may take it back before `end`."""
         self._id = id
         self._blocks = Blocks()
         self._finished: Finished | None = None
@@ -60,7 +64,7 @@ class ResponseEncoder:
         """
         match event:
             case Started():
-                body = {**self._head, "status": "in_progress"}
+                body = {**self._head, "store": self.stored}
                 return self._frame("response.created", response=body) + self._frame(
                     "response.in_progress", response=body
                 )
@@ -76,22 +80,27 @@ class ResponseEncoder:
 
     def end(self) -> bytes:
         """The last frame."""
-        body = self.whole()
+        body = show(self.whole(), encrypted=self._call.encrypted)
         return self._frame(f"response.{body['status']}", response=body)
 
     def fail(self, error: HeadraceError, *, request_id: str = "") -> bytes:
         """The last frames of a stream that failed."""
-        body = {
+        body = show(self.failed(error), encrypted=self._call.encrypted)
+        told = self._frame("error", code=error.code, message=error.message, param=error.param)
+        return told + self._frame("response.failed", response=body) + DONE
+
+    def failed(self, error: HeadraceError) -> dict[str, Any]:
+        """The response that an error ended."""
+        return {
             **self._head,
+            "store": self.stored,
             "status": "failed",
             "error": {"code": error.code, "message": error.message},
             "output": [self._item(block, "incomplete") for block in self._blocks.all],
         }
-        told = self._frame("error", code=error.code, message=error.message, param=error.param)
-        return told + self._frame("response.failed", response=body)
 
     def whole(self) -> dict[str, Any]:
-        """The response, once every event was pushed.
+        """The response, once every event was pushed, with the signatures of its thoughts.
 
         Raises: UpstreamError for a stream that never finished.
         """
@@ -103,6 +112,7 @@ class ResponseEncoder:
         last = len(self._blocks.all) - 1
         return {
             **self._head,
+            "store": self.stored,
             "status": status,
             "completed_at": int(time.time()) if cut is None else None,
             "incomplete_details": None if cut is None else {"reason": cut},
@@ -168,6 +178,8 @@ class ResponseEncoder:
             )
         cut = None if self._finished is None else _incomplete(self._finished.reason)
         item = self._item(block, "completed" if cut is None else "incomplete")
+        if not self._call.encrypted:
+            item.pop("encrypted_content", None)
         return frames + self._frame("response.output_item.done", output_index=block.at, item=item)
 
     def _item(self, block: Block, status: str) -> dict[str, Any]:
@@ -181,8 +193,9 @@ class ResponseEncoder:
                 }
             case BlockKind.REASONING:
                 item |= {"type": "reasoning", "summary": [], "content": [_part(block)]}
-                if self._call.encrypted:
-                    item["encrypted_content"] = block.signature or None
+                if block.signature:
+                    mark = REDACTED if block.redacted else ""
+                    item["encrypted_content"] = mark + block.signature
                 return item
             case BlockKind.CALL:
                 return item | {
@@ -201,15 +214,15 @@ class ResponseEncoder:
         return named_frame(kind, msgspec.json.encode(body))
 
 
-def encode(events: Iterable[Event], call: ResponsesCall, *, id: str, model: str) -> bytes:
-    """The whole response.
-
-    Raises: As `ResponseEncoder`.
-    """
-    encoder = ResponseEncoder(call, id=id, model=model)
-    for event in events:
-        encoder.push(event)
-    return msgspec.json.encode(encoder.whole())
+def show(body: dict[str, Any], *, encrypted: bool) -> dict[str, Any]:
+    """A response as its client asked to see it: with the signatures of its thoughts, or without."""
+    if encrypted:
+        return body
+    output = [
+        {key: value for key, value in item.items() if key != "encrypted_content"}
+        for item in body["output"]
+    ]
+    return {**body, "output": output}
 
 
 def usage_object(usage: Usage) -> dict[str, Any]:
@@ -259,14 +272,13 @@ def _head(call: ResponsesCall, *, id: str, model: str) -> dict[str, Any]:
         "model": model,
         "output": [],
         "parallel_tool_calls": request.parallel_tool_calls,
-        "previous_response_id": None,
+        "previous_response_id": call.previous or None,
         "presence_penalty": sampling.presence_penalty,
         "frequency_penalty": sampling.frequency_penalty,
         "prompt_cache_key": None,
         "reasoning": {"effort": request.reasoning.effort, "summary": None},
         "safety_identifier": call.end_user or None,
         "service_tier": "default",
-        "store": False,
         "temperature": sampling.temperature,
         "text": {"format": _format(request)},
         "tool_choice": request.tool_choice.value

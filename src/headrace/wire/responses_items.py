@@ -4,9 +4,10 @@ What the model said (messages, calls, thoughts) is many items there and one mess
 output must answer an earlier call. Every part gets the trust label of who wrote it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
-from headrace.errors import InvalidParameter, UnsupportedParameter
+from headrace.errors import InvalidParameter, NotFound, UnsupportedParameter
 from headrace.types import (
     DocumentPart,
     ImagePart,
@@ -22,20 +23,101 @@ from headrace.types import (
 from headrace.wire.json_body import Fields, array_at, object_at, one_of, shown, string_at
 from headrace.wire.openai_messages import DATA_URL, LABELS, base64_at
 
+REDACTED = "redacted:"
+"""Begins the `encrypted_content` of thoughts whose text is withheld altogether."""
+_PREFIXES = {
+    "message": "msg",
+    "function_call": "fc",
+    "function_call_output": "fco",
+    "reasoning": "rs",
+}
 _ROLES = ("user", "assistant", "system", "developer")
 
 
-def read_items(items: Sequence[object]) -> tuple[Message, ...]:
+def read_items(
+    items: Sequence[object],
+    *,
+    earlier: Sequence[object] = (),
+    found: Mapping[str, object] | None = None,
+) -> tuple[Message, ...]:
     """The conversation that the items are.
+
+    Args:
+        items: As they came in `input`.
+        earlier: Those of the responses that this one continues.
+        found: What item references stand for, by id.
 
     Raises:
         InvalidParameter, UnsupportedParameter: An item that is malformed or of another kind.
+        NotFound: A reference to what is not there.
     """
-    called: set[str] = set()
-    made: list[Message] = []
-    said: list[Part] = []
+    reader = _Reader()
+    for at, item in enumerate(earlier):
+        reader.push(object_at(item, f"previous_response_id[{at}]"))
     for at, item in enumerate(items):
         fields = object_at(item, f"input[{at}]")
+        id = reference(item)
+        if id is not None:
+            if id not in (found or {}):
+                path = fields.at("id")
+                raise NotFound(f"`{path}`: there is no item {shown(id)}", param=path)
+            fields = object_at((found or {})[id], fields.path)
+        reader.push(fields)
+    return reader.end()
+
+
+def reference(item: object) -> str | None:
+    """The id that an item reference names; None for any other item.
+
+    Raises: InvalidParameter for one without an id.
+    """
+    if not isinstance(item, dict):
+        return None
+    fields = Fields(cast("dict[str, Any]", item), path="input[]")
+    if fields.take("type") != "item_reference":
+        return None
+    id = fields.required_string("id", max_chars=256)
+    fields.close()
+    return id
+
+
+def stored_items(items: Sequence[Mapping[str, Any]], *, of: str) -> list[dict[str, Any]]:
+    """Decoded input items as `input_items` lists them: each with an id of its own, contents as
+    lists of parts. `of` is the response's id, which is in each item's.
+    """
+    made: list[dict[str, Any]] = []
+    for at, item in enumerate(items):
+        kind = item.get("type") or "message"
+        stored = {key: value for key, value in item.items() if value is not None}
+        stored |= {"type": kind, "status": item.get("status") or "completed"}
+        stored["id"] = f"{_PREFIXES[kind]}_{of.removeprefix('resp_')}_i{at}"
+        content = stored.get("content")
+        if kind == "message" and isinstance(content, str):
+            stored["content"] = [_text_part(content, spoken=stored["role"] == "assistant")]
+        made.append(stored)
+    return made
+
+
+def user_message(text: str) -> dict[str, Any]:
+    """The item that a bare text as `input` is."""
+    return {"type": "message", "role": "user", "content": text}
+
+
+def _text_part(text: str, *, spoken: bool) -> dict[str, Any]:
+    if spoken:
+        return {"type": "output_text", "text": text, "annotations": []}
+    return {"type": "input_text", "text": text}
+
+
+class _Reader:
+    """Items one by one → messages."""
+
+    def __init__(self) -> None:
+        self._called: set[str] = set()
+        self._made: list[Message] = []
+        self._said: list[Part] = []
+
+    def push(self, fields: Fields) -> None:
         kind, path = fields.string("type") or "message", fields.at("type")
         fields.string("id")
         status = fields.string("status")
@@ -46,38 +128,35 @@ def read_items(items: Sequence[object]) -> tuple[Message, ...]:
                 role = Role(one_of(fields.required_string("role"), fields.at("role"), _ROLES))
                 parts = _content(fields, role)
                 if role is Role.ASSISTANT:
-                    said += parts
+                    self._said += parts
                 else:
-                    _flush(said, made)
-                    made.append(Message(role=role, parts=parts))
+                    self._add(Message(role=role, parts=parts))
                 fields.close(without_effect={"phase": ("final_answer", "commentary")})
             case "function_call":
-                said.append(_call(fields, called))
+                self._said.append(_call(fields, self._called))
             case "reasoning":
-                said.append(_reasoning(fields))
+                self._said.append(_reasoning(fields))
             case "function_call_output":
-                _flush(said, made)
-                made.append(_output(fields, called))
-            case "item_reference":
-                raise UnsupportedParameter(
-                    f"`{path}` item_reference is not supported: answers are not stored; send the "
-                    "item itself",
-                    param=path,
-                )
+                self._add(_output(fields, self._called))
             case _:
                 raise UnsupportedParameter(
-                    f"`{path}` {shown(kind)} is not supported; there is: message, function_call, "
-                    "function_call_output, reasoning",
+                    f"`{path}` {shown(kind)} is not supported; there is: {', '.join(_PREFIXES)}, "
+                    "item_reference",
                     param=path,
                 )
-    _flush(said, made)
-    return tuple(made)
 
+    def end(self) -> tuple[Message, ...]:
+        self._flush()
+        return tuple(self._made)
 
-def _flush(said: list[Part], made: list[Message]) -> None:
-    if said:
-        made.append(Message(role=Role.ASSISTANT, parts=tuple(said)))
-        said.clear()
+    def _add(self, message: Message) -> None:
+        self._flush()
+        self._made.append(message)
+
+    def _flush(self) -> None:
+        if self._said:
+            self._made.append(Message(role=Role.ASSISTANT, parts=tuple(self._said)))
+            self._said = []
 
 
 def _call(fields: Fields, called: set[str]) -> ToolCallPart:
@@ -124,7 +203,11 @@ def _reasoning(fields: Fields) -> ReasoningPart:
         texts = texts or found  # a summary is of the same thoughts
     signature = fields.string("encrypted_content") or ""
     fields.close()
-    return ReasoningPart(text="".join(texts), signature=signature)
+    return ReasoningPart(
+        text="".join(texts),
+        signature=signature.removeprefix(REDACTED),
+        redacted=signature.startswith(REDACTED),
+    )
 
 
 def _content(fields: Fields, role: Role) -> tuple[Part, ...]:

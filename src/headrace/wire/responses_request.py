@@ -1,15 +1,14 @@
 """POST /v1/responses: bytes → `ResponsesCall`, over the one `ChatRequest`.
 
-Every field of OpenAI's API is honoured, or refused by name. Nothing is stored here, and the answer
-says so (`store` false): what needs a store (`store` true, `previous_response_id`, `conversation`,
-`background`, item references) is refused; send the items of earlier answers as `input`. Values
-without effect, accepted: `service_tier` auto and default, `truncation` disabled, `verbosity`
-medium, `reasoning.summary` auto (thoughts come as text), `prompt_cache_key`. `metadata` is given
-back. Source: OpenAI's API reference; Open Responses.
+Every field of OpenAI's API is honoured, or refused by name. A request that continues a stored
+response, or refers to stored items, is decoded in two steps: `decode`, and `resume` with what the
+store has. Values without effect, accepted: `service_tier` auto and default, `truncation` disabled,
+`verbosity` medium, `reasoning.summary` auto (thoughts come as text), `prompt_cache_key`. `metadata`
+is given back. Source: OpenAI's API reference; Open Responses.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from headrace.errors import InvalidParameter, UnsupportedParameter
@@ -28,7 +27,7 @@ from headrace.types import (
 from headrace.wire.json_body import Fields, array_at, object_at, one_of, parse, shown, string_at
 from headrace.wire.openai_chat import EFFORTS, decode_deadline, decode_end_user, needs_tool
 from headrace.wire.openai_messages import LABELS, MAX_TOOLS, TOOL_NAME
-from headrace.wire.responses_items import read_items
+from headrace.wire.responses_items import read_items, reference, user_message
 from headrace.wire.sampling import MAX_TOKENS
 
 ENCRYPTED = "reasoning.encrypted_content"
@@ -36,25 +35,21 @@ _MAX_METADATA = 16
 _WITHOUT_EFFECT: dict[str, Sequence[object]] = {
     "background": (False,),
     "service_tier": ("auto", "default"),
-    "store": (False,),
     "top_logprobs": (0,),
     "truncation": ("disabled",),
     "prompt_cache_retention": ("in_memory",),
 }
-_NO_STORE = "answers are not stored; send the items of earlier answers as input"
 _UNSUPPORTED = {
     "access_programs": "leave it out",
     "background": "answers come while one waits",
     "background_options": "answers come while one waits",
     "context_management": "nothing is edited; send the items as they shall be read",
-    "conversation": _NO_STORE,
+    "conversation": "send previous_response_id, or the items as input",
     "image": "answers are text",
     "max_tool_calls": "there are no tools that run here",
     "moderation": "leave it out",
-    "previous_response_id": _NO_STORE,
     "prompt": "send the text itself",
     "prompt_cache_options": "the prefix cache is on and needs none",
-    "store": _NO_STORE,
     "truncation": "nothing is truncated; shorten the input",
 }
 
@@ -70,6 +65,19 @@ class ResponsesCall:
     metadata: dict[str, str] = field(default_factory=dict[str, str])
     encrypted: bool = False
     """Whether thoughts come with their signatures, to be sent back."""
+    items: tuple[dict[str, Any], ...] = ()
+    """Of `input`, as they came; a text is a user's message."""
+    previous: str = ""
+    """The stored response that this one continues."""
+    references: tuple[str, ...] = ()
+    """Ids of stored items among `items`."""
+    store: bool | None = None
+    """Whether to keep the answer; None = it was not said."""
+
+    @property
+    def resumes(self) -> bool:
+        """Whether `request` is not whole before `resume`."""
+        return bool(self.previous or self.references)
 
 
 def decode(body: bytes) -> ResponsesCall:
@@ -92,11 +100,12 @@ def decode(body: bytes) -> ResponsesCall:
     }
     given = {key: value for key, value in found.items() if value is not None}
     stream = fields.boolean("stream")
+    items = _items(fields)
     _stream_options(fields, stream=stream)
     call = ResponsesCall(
         request=ChatRequest(
             model=model,
-            messages=_messages(fields, instructions),
+            messages=(),
             tools=tools,
             tool_choice=choice,
             tool_name=name,
@@ -111,26 +120,54 @@ def decode(body: bytes) -> ResponsesCall:
         instructions=instructions,
         metadata=_metadata(fields),
         encrypted=_include(fields),
+        items=items,
+        previous=fields.string("previous_response_id", max_chars=256) or "",
+        references=tuple(id for item in items if (id := reference(item)) is not None),
+        store=fields.boolean("store") if fields.take("store") is not None else None,
     )
     fields.string("prompt_cache_key", max_chars=1024)
     fields.close(without_effect=_WITHOUT_EFFECT, unsupported=_UNSUPPORTED)
-    return call
+    return call if call.resumes else resume(call)
 
 
-def _messages(fields: Fields, instructions: str | None) -> tuple[Message, ...]:
-    system: list[Message] = []
-    if instructions:
-        text = TextPart(text=instructions, label=LABELS[Role.DEVELOPER])
-        system.append(Message(role=Role.DEVELOPER, parts=(text,)))
+def resume(
+    call: ResponsesCall,
+    *,
+    earlier: Sequence[object] = (),
+    found: Mapping[str, dict[str, Any]] | None = None,
+) -> ResponsesCall:
+    """The call with its conversation: instructions, what came before it, its own items.
+
+    Args:
+        call: As decoded.
+        earlier: The items up to and with the answer that it continues; instructions of then are not
+            among them.
+        found: What its references stand for, by id.
+
+    Raises: As `read_items`.
+    """
+    made: list[Message] = []
+    if call.instructions:
+        text = TextPart(text=call.instructions, label=LABELS[Role.DEVELOPER])
+        made.append(Message(role=Role.DEVELOPER, parts=(text,)))
+    made += read_items(call.items, earlier=earlier, found=found)
+    items = [(found or {}).get(reference(item) or "", item) for item in call.items]
+    request = replace(call.request, messages=tuple(made))
+    return replace(call, request=request, items=tuple(items))
+
+
+def _items(fields: Fields) -> tuple[dict[str, Any], ...]:
     value = fields.take("input")
     if isinstance(value, str):
-        user = TextPart(text=value, label=LABELS[Role.USER])
-        return (*system, Message(role=Role.USER, parts=(user,)))
+        return (user_message(value),)
     if not value:
         raise InvalidParameter(
             "`input` is missing or empty; send a text or a list of items", param="input"
         )
-    return (*system, *read_items(array_at(value, "input")))
+    items = array_at(value, "input")
+    for at, item in enumerate(items):
+        object_at(item, f"input[{at}]")
+    return tuple(items)
 
 
 def _tools(fields: Fields) -> tuple[ToolSpec, ...]:

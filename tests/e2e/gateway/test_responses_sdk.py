@@ -164,10 +164,11 @@ def test_an_answer_can_be_sent_back_as_input() -> None:
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"store": True}, "store"),
     ({"previous_response_id": "resp_1"}, "previous_response_id"),
+    ({"input": [{"type": "item_reference"}]}, "input[].id"),
     ({"conversation": "conv_1"}, "conversation"),
     ({"background": True}, "background"),
     ({"input": []}, "input"),
-    ({"input": [{"type": "item_reference", "id": "x"}]}, "input[0].type"),
+    ({"input": [{"type": "item_reference", "id": "x"}]}, "input"),
     ({"input": [{"type": "function_call_output", "call_id": "c", "output": ""}]}, "input[0]"),
     ({"tools": [{"type": "web_search"}]}, "tools[0].type"),
     ({"tool_choice": "required"}, "tool_choice"),
