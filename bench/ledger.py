@@ -37,6 +37,7 @@ from headrace.errors import LimitExceeded, StoreUnavailable
 from headrace.gateway.ledger import Ledger
 from headrace.gateway.need import Need
 from headrace.gateway.price import Price, Rate
+from headrace.gateway.tariff import Tariff
 from headrace.store import identity, limits
 from headrace.store.changes import Changes
 from headrace.store.database import Database
@@ -46,12 +47,13 @@ from headrace.store.recover import recover
 from headrace.store.spend import standings
 from headrace.store.tables import transactions
 from headrace.store.verify import verify
-from headrace.types import Caller, Usage
+from headrace.types import Caller, Target, Usage
 
 CALLER = Caller(key_id="key_race", org="default", team="default", feature="race")
 PRICE = Price(
     (Rate(input=150_000_001, cached=75_000_000, written=150_000_001, output=600_000_007),)
 )
+TARIFF = Tariff.single(PRICE, Target(provider="", model="m"))
 TASKS = 32
 MEAN_COST = 30_000
 """Nano-dollars an attempt uses, about."""
@@ -242,7 +244,7 @@ def make_need(input_tokens: int, output_tokens: int) -> Need:
         route="/v1/chat/completions",
         input_tokens=input_tokens,
         output_tokens=output_tokens,
-        price=PRICE,
+        tariff=TARIFF,
     )
 
 

@@ -10,15 +10,17 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from headrace.gateway.ledger import Ledger
 from headrace.gateway.need import Need
 from headrace.gateway.price import Price, Rate
+from headrace.gateway.tariff import Tariff
 from headrace.store import identity, limits
 from headrace.store.changes import Changes
 from headrace.store.database import Database
 from headrace.store.journal import Journal
 from headrace.store.limits import Limit, Unit
-from headrace.types import Caller, Usage
+from headrace.types import Caller, Target, Usage
 
 CALLER = Caller(key_id="key_1", org="default", team="default", feature="help", role="member")
 PRICE = Price((Rate(input=1_000_000_000, cached=100_000_000, output=4_000_000_000),))
+TARIFF = Tariff.single(PRICE, Target(provider="", model="m"))
 """A microdollar an input token, four an output token."""
 NOW = 1_764_000_000
 
@@ -58,7 +60,7 @@ def need(
         input_tokens=input_tokens,
         output_tokens=output_tokens,
         least_output=least,
-        price=PRICE,
+        tariff=TARIFF,
     )
 
 

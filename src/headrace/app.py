@@ -377,6 +377,7 @@ def _served(
                 counter=opened.counter,
                 candidates=opened.candidates,
                 calls=opened.calls,
+                max_output_tokens=opened.max_output_tokens,
             )
     return models
 
@@ -425,6 +426,8 @@ class _House:
         from headrace.console.pages import PageInfo
         from headrace.console.pages import build as build_pages
         from headrace.gateway import admin
+        from headrace.gateway.price_sources import own_price, sources
+        from headrace.gateway.prices import Prices
         from headrace.gateway.services import Limits, Services
         from headrace.observe.logs import RequestLog
         from headrace.providers.residency import Residency
@@ -447,9 +450,11 @@ class _House:
             allowed_hosts=frozenset(name.lower() for name in settings.server.allowed_hosts),
             keys=None if control is None else control.keys,
             ledger=None if control is None else control.ledger,
-            prices=None if control is None else control.prices,
             files=None if control is None else _files(settings, control.database),
             responses=self._stored,
+            prices=None
+            if control is None
+            else Prices(control.prices, sources(settings.providers), own_price(settings.pricing)),
             metrics=self.metrics,
             health=self._health,
             engine_stats=self._engine_stats,

@@ -109,6 +109,38 @@ class ResponsesSettings:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class PricingSettings:
+    """What tokens of one's own engine cost, where `headrace spend price` says nothing else.
+    Dollars, written as strings: "0.10"."""
+
+    input: str = "0"
+    """A million prompt tokens."""
+    cached: str = ""
+    """A million prompt tokens from the prefix cache; empty = as `input`."""
+    output: str = "0"
+    """A million tokens of answer."""
+    gpu_hour: str = "0"
+    """An hour of the engine's steps. Where this or `kv_gib_hour` is set, a request costs its share
+    of the machine, and at most its tokens by the prices above."""
+    kv_gib_hour: str = "0"
+    """A GiB of KV cache, held for an hour."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AlertSettings:
+    """Who is told when a budget is nearly used up."""
+
+    shares: str = "50,80,100"
+    """Percent of a limit's window, each said once."""
+    forecast: bool = True
+    """Also say, once, that at the pace so far a window will be used up before it ends."""
+    webhook: str = ""
+    """A URL that gets each alert as JSON by POST; empty = the log only."""
+    every_s: float = 60.0
+    """How often limits are looked at; 0 = never."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class PathSettings:
     state_dir: str = ""
     """API keys and other state; empty = $XDG_STATE_HOME/headrace or ~/.local/state/headrace."""
@@ -132,6 +164,13 @@ class ProviderSettings:
     """Somebody else's machines. False = one's own, where a data class may forbid the others."""
     profile: str = ""
     """Of bedrock: in AWS's own files; empty = wherever AWS's tools look."""
+    prices: str = ""
+    """own = its tokens cost what `headrace spend price` says, else nothing; or the name of a
+    provider in `genai-prices`. Empty = the kind's; of `compatible` by its URL: a loopback or
+    private address is one's own, any other must be known or have its prices set."""
+    continuous_usage: bool = False
+    """Of compatible: ask for a running count of tokens (vLLM's `continuous_usage_stats`), so that
+    an answer that its client leaves is booked to the token."""
     api_version: str = ""
     """Of azure: for addresses by deployment; empty = Azure's v1 API."""
     connect_timeout_s: float = 10.0
@@ -285,6 +324,8 @@ class Settings:
     cache: CacheSettings = CacheSettings()
     files: FileSettings = FileSettings()
     responses: ResponsesSettings = ResponsesSettings()
+    pricing: PricingSettings = PricingSettings()
+    alerts: AlertSettings = AlertSettings()
     providers: Mapping[str, ProviderSettings] = field(default_factory=dict[str, ProviderSettings])
     routes: Mapping[str, RouteSettings] = field(default_factory=dict[str, RouteSettings])
     data_classes: Mapping[str, DataClassSettings] = field(

@@ -4,8 +4,8 @@ Frozen, keyword-only, slotted, standard library only. Text arrives from outside 
 as an error, never as a dict (parse, don't validate: the parsers live in `wire`).
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Any, Protocol, TypeAlias
 
@@ -249,10 +249,30 @@ class Usage:
     """Drafted and not kept; part of `drafted_tokens`."""
     recomputed_tokens: int = 0
     """Run through the model again after a preemption or a fork; in no other count, never billed."""
+    compute_us: int = field(default=0, compare=False)
+    """Microseconds of the engine's steps, each step's time shared among its sequences by the tokens
+    that they ran in it. No count of tokens, and not the same twice."""
+    kv_byte_s: int = field(default=0, compare=False)
+    """KV cache held, bytes times seconds. As `compute_us`."""
 
     @property
     def total_tokens(self) -> int:
         return self.prompt_tokens + self.completion_tokens
+
+
+def total(usages: Iterable[Usage]) -> Usage:
+    """The sum of several, field by field."""
+    several = list(usages)
+    if len(several) == 1:
+        return several[0]
+    sums = dict.fromkeys(_COUNTS, 0)
+    for usage in several:
+        for name in _COUNTS:
+            sums[name] += getattr(usage, name)
+    return Usage(**sums)
+
+
+_COUNTS = tuple(item.name for item in fields(Usage))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -302,6 +322,16 @@ class Trail:
     """In the order in which they ended."""
     cache: str = ""
     """hit | miss; empty = no cache was asked."""
+    heard: Usage | None = None
+    """What the backend has said so far that the call of this trail used: for calls cut short."""
+    heard_all: bool = False
+    """Whether that counts everything that was delivered until now."""
+    unseen: bool = False
+    """The answer comes all at once: of a call cut short any part may have been written."""
+
+    def fork(self) -> "Trail":
+        """One call's own trail: the same notes and legs, another `heard`."""
+        return Trail(notes=self.notes, legs=self.legs)
 
     def note(self, hop: str, text: str, **facts: str | int | float | bool) -> None:
         """Add a decision."""

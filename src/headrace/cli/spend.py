@@ -67,7 +67,7 @@ def show(
 @spend.command()
 def price(
     ctx: typer.Context,
-    model: Annotated[str, typer.Argument(help="The name clients use.")],
+    model: Annotated[str, typer.Argument(help="PROVIDER/ITS NAME OF IT, or a local model's name.")],
     input: Annotated[str, typer.Option(help="Dollars a million prompt tokens.")],
     output: Annotated[str, typer.Option(help="Dollars a million tokens of answer.")],
     cached: Annotated[

@@ -47,6 +47,8 @@ from headrace.types import (
     ToolCallDelta,
     ToolChoice,
     ToolSpec,
+    Trail,
+    Usage,
 )
 
 _DEFAULTED = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
@@ -68,6 +70,7 @@ class TokenSource(Protocol):
         deadline_s: float | None = None,
         priority: Priority = Priority.INTERACTIVE,
         request_id: str = "",
+        on_cancel: Callable[[Usage], None] | None = None,
     ) -> AsyncGenerator[TokenEvent, None]: ...
 
 
@@ -151,6 +154,7 @@ class EngineChat:
             deadline_s=request.deadline_s,
             priority=request.priority,
             trace=request.trace,
+            trail=request.trail,
             parser=parser,
         )
         async with contextlib.aclosing(events):
@@ -183,6 +187,7 @@ class EngineChat:
             deadline_s=request.deadline_s,
             priority=request.priority,
             trace=request.trace,
+            trail=request.trail,
             echo=echo,
         )
         async with contextlib.aclosing(events):
@@ -254,6 +259,7 @@ class EngineChat:
         deadline_s: float | None,
         priority: Priority,
         trace: str,
+        trail: Trail,
         echo: str | None = None,
         parser: Callable[[], OutputParser] | None = None,
     ) -> AsyncGenerator[Event, None]:

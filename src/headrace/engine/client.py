@@ -16,7 +16,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncGenerator, Awaitable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
@@ -49,6 +49,7 @@ WAIT_S = 5.0
 _MOST_FAILED_STARTS = 3
 _LONGEST_BACKOFF_S = 5.0
 _STABLE_S = 30.0
+_LAST_WORD_S = 1.0
 _READ_BYTES = 1 << 18
 
 
@@ -205,6 +206,7 @@ class EngineClient:
         deadline_s: float | None = None,
         priority: Priority = Priority.INTERACTIVE,
         request_id: str = "",
+        on_cancel: Callable[[Usage], None] | None = None,
     ) -> AsyncGenerator[TokenEvent, None]:
         """Continue a prompt. Close the iterator to cancel.
 
@@ -215,6 +217,8 @@ class EngineClient:
             deadline_s: Seconds from now until the request ends with `deadline`.
             priority: A batch request runs in what others leave.
             request_id: For logs; need not be unique.
+            on_cancel: Gets what a cancelled request had used, tokens that nobody read among it: the
+                iterator's closing then waits for the worker's word, a second at most.
 
         Raises:
             UserError: The request cannot be served.
@@ -253,9 +257,12 @@ class EngineClient:
                 request.delivered += len(event.tokens)
                 yield event
         finally:
-            link.requests.pop(id, None)
             if not ended:
                 link.send(Cancel(id=id))
+                if on_cancel is not None and not link.writer.is_closing():
+                    with contextlib.suppress(TimeoutError, HeadraceError):
+                        on_cancel(await _last_word(request))
+            link.requests.pop(id, None)
 
     async def score(self, tokens: Sequence[int]) -> list[float]:
         """Natural-log probability of each token given those before it; the first is 0."""
@@ -486,6 +493,17 @@ def _epitaph(link: _Link, status: int, step_timeout_s: float) -> str:
     if status < 0:
         return f"the engine's process was killed by {signal.Signals(-status).name}"
     return f"the engine's process exited with status {status}"
+
+
+async def _last_word(request: _InFlight) -> Usage:
+    """What a cancelled request used. Raises: TimeoutError; HeadraceError where the worker died."""
+    async with asyncio.timeout(_LAST_WORD_S):
+        while True:
+            event = await request.events.get()
+            if isinstance(event, HeadraceError):
+                raise event
+            if event.usage is not None:
+                return event.usage
 
 
 async def _unless_reset(read: Awaitable[bytes]) -> bytes:

@@ -10,6 +10,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 
+from headrace.gateway.billing import usage_of
 from headrace.gateway.calls import need_codec
 from headrace.gateway.flight import Flight
 from headrace.gateway.http import Exchange
@@ -23,6 +24,7 @@ from headrace.types import (
     ImagePart,
     ReasoningPart,
     SamplingParams,
+    Target,
     TextPart,
     ToolCallPart,
     ToolResultPart,
@@ -34,6 +36,8 @@ _FRAME_TOKENS = 64
 """Of a message, a tool or a call: roles, marks, names."""
 _MEDIA_TOKENS = 16_384
 """Of an image or a sound, whose tokens only its provider knows; more than they charge for one."""
+_MOST_OUTPUT = 8192
+"""Of a model that says nothing of its context."""
 CLAMPED_HEADER = b"x-headrace-max-tokens"
 
 
@@ -113,12 +117,12 @@ async def _admit(
     assert book is not None
     assert flight.caller is not None
     card = served.card
-    rooms = [max(1, card.context_tokens - length) for length in inputs]
     longest = [
-        room if s.max_tokens is None else max(1, min(s.max_tokens, room))
-        for room, s in zip(rooms, samplings, strict=True)
+        _longest(served, length, sampling)
+        for length, sampling in zip(inputs, samplings, strict=True)
     ]
     choices = sum(s.n for s in samplings)
+    candidates = served.candidates or (Target(provider="", model=card.name),)
     hold = await ledger.hold(
         Need(
             id=flight.id,
@@ -128,16 +132,40 @@ async def _admit(
             input_tokens=sum(inputs),
             output_tokens=sum(n * s.n for n, s in zip(longest, samplings, strict=True)),
             least_output=choices,
-            price=await book.of(card.name),
+            tariff=await book.tariff(candidates, calls=served.calls),
         )
     )
 
-    def settle(usage: Usage, finish: str) -> None:
-        ledger.settle(hold, usage, finish=finish)
+    def settle(usage: Usage, finish: str) -> Usage | None:
+        booked = ledger.settle(hold, usage, finish=finish, trail=flight.trail)
+        return usage_of(booked) if booked is not None and booked.estimated else None
 
     flight.settle = settle
-    if not hold.clamped:
+    each = hold.output_tokens // choices if hold.clamped else max(longest)
+    # A provider that was given no limit writes as much as it likes, whatever was held for it.
+    open_ended = served.codec is None and any(s.max_tokens is None for s in samplings)
+    if not hold.clamped and not (open_ended and hold.taken):
         return list(samplings)
-    each = hold.output_tokens // choices
+    flight.trail.note(
+        "admission",
+        f"the answer may have {each} tokens, which is what its limits pay for"
+        if hold.clamped
+        else f"the answer may have {each} tokens, which is what was held for it",
+        max_tokens=each,
+        clamped=hold.clamped,
+    )
     exchange.headers.append((CLAMPED_HEADER, str(each).encode()))
     return [replace(s, max_tokens=min(n, each)) for n, s in zip(longest, samplings, strict=True)]
+
+
+def _longest(served: Served, length: int, sampling: SamplingParams) -> int:
+    """Tokens that a choice may have before any limit is asked."""
+    context = served.card.context_tokens
+    room = max(1, context - length) if context else None
+    if sampling.max_tokens is not None:
+        asked = max(1, sampling.max_tokens)
+        # The bytes of a provider's prompt say little about how much of its context is left.
+        return asked if room is None or served.codec is None else min(asked, room)
+    if served.codec is not None and room is not None:
+        return room
+    return served.max_output_tokens or room or _MOST_OUTPUT

@@ -1,7 +1,8 @@
 """One data request on its way: events and the outcome → one `UsageRecord`.
 
-Invariant: `land` is called once, whatever happened, and the usage is the backend's own where it
-said one. Of a request that was cut short it is what had been delivered by then.
+Invariant: `land` is called once, whatever happened, and the usage is that of every call that was
+made for the request, so that metrics and ledger say the same; of a backend that is not metered it
+is its own word, or what had been delivered.
 """
 
 import time
@@ -23,6 +24,7 @@ from headrace.types import (
     ToolCallDelta,
     Trail,
     Usage,
+    total,
 )
 
 CLIENT_LEFT = 499
@@ -52,8 +54,9 @@ class Flight:
     model: str = ""
     end_user: str = ""
     streamed: bool = False
-    settle: Callable[[Usage, str], None] | None = None
-    """What to do with the usage in the end: set where money or rates were held for it."""
+    settle: Callable[[Usage, str], Usage | None] | None = None
+    """What to do with the usage in the end, set where money or rates were held for it; returns what
+    was booked, which the record then says too."""
     finish: str = ""
     status: int = 0
     trail: Trail = field(default_factory=Trail)
@@ -90,11 +93,14 @@ class Flight:
     def land(self) -> UsageRecord:
         """Make the record and give it to everybody who books it."""
         caller = self.caller or _NOBODY
+        usage, finish = self._usage(), self.finish or "none"
+        if self.settle is not None:
+            usage = self.settle(usage, finish) or usage
         record = UsageRecord(
             id=self.id,
             route=self.route,
             status=self.status or 500,
-            finish=self.finish or "none",
+            finish=finish,
             key_id=caller.key_id,
             org=caller.org,
             team=caller.team,
@@ -103,7 +109,7 @@ class Flight:
             model=self.model,
             end_user=self.end_user,
             streamed=self.streamed,
-            usage=self._usage(),
+            usage=usage,
             started_s=self._began_unix,
             duration_s=time.monotonic() - self._began,
             admission_s=self._admitted,
@@ -112,8 +118,6 @@ class Flight:
             notes=tuple(self.trail.notes),
             cache=self.trail.cache,
         )
-        if self.settle is not None:
-            self.settle(record.usage, record.finish)
         for sink in (self.metrics, *self.sinks):
             sink.record(record)
         return record
@@ -141,18 +145,10 @@ class Flight:
                 pass
 
     def _usage(self) -> Usage:
-        usages = [
+        if self.trail.legs:
+            return total(leg.usage for leg in self.trail.legs)
+        return total(
             tally.usage
             or Usage(prompt_tokens=tally.prompt_tokens, completion_tokens=tally.delivered)
             for tally in self._tallies.values()
-        ]
-        return Usage(
-            prompt_tokens=sum(usage.prompt_tokens for usage in usages),
-            cached_tokens=sum(usage.cached_tokens for usage in usages),
-            cache_write_tokens=sum(usage.cache_write_tokens for usage in usages),
-            completion_tokens=sum(usage.completion_tokens for usage in usages),
-            reasoning_tokens=sum(usage.reasoning_tokens for usage in usages),
-            drafted_tokens=sum(usage.drafted_tokens for usage in usages),
-            rejected_tokens=sum(usage.rejected_tokens for usage in usages),
-            recomputed_tokens=sum(usage.recomputed_tokens for usage in usages),
         )

@@ -19,6 +19,7 @@ from typing import NamedTuple
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from headrace.errors import LimitExceeded, RateLimitExceeded, StoreUnavailable
+from headrace.gateway.billing import billed, calls_of
 from headrace.gateway.need import Need
 from headrace.gateway.slices import Hold, Slice, affordable, amount_of, amounts, refused, used_of
 from headrace.store import ledger as books
@@ -29,7 +30,7 @@ from headrace.store.journal import Journal
 from headrace.store.leases import Ask, Grant, Refusal, take, touch
 from headrace.store.limits import Limit, Unit, for_caller
 from headrace.store.windows import window_at
-from headrace.types import Caller, Usage
+from headrace.types import Caller, Trail, Usage
 
 LEASE_S = 30
 """Without a word of a worker for so long, its slices are lost."""
@@ -127,12 +128,24 @@ class Ledger:
             retry_after_s=1,
         )
 
-    def settle(self, hold: Hold, usage: Usage, *, finish: str) -> None:
-        """What a hold's request used; the rest is free at once."""
+    def settle(
+        self, hold: Hold, usage: Usage, *, finish: str, trail: Trail | None = None
+    ) -> Entry | None:
+        """What a hold's request used; the rest is free at once.
+
+        Args:
+            hold: What was held.
+            usage: What its client was told; counts where the trail has no legs and no cache hit.
+            finish: How it ended.
+            trail: What was done for it.
+
+        Returns: What is booked; None where it was settled before.
+        """
         if hold.settled:
-            return
+            return None
         hold.settled = True
-        cost = hold.price.cost(usage)
+        bill, cache = billed(hold, usage, finish=finish, trail=trail)
+        usage, cost = bill.usage, bill.cost_nanousd
         charges: list[Charge] = []
         for piece, held in hold.taken:
             used = used_of(piece.limit.unit, usage, cost)
@@ -161,12 +174,19 @@ class Ledger:
             cost_nanousd=cost,
             held_nanousd=before.held_nanousd,
             price_hash=before.price_hash,
+            cache=cache,
+            estimated=int(bill.estimated),
+            compute_us=usage.compute_us,
+            kv_byte_s=usage.kv_byte_s,
+            calls=len(bill.lines),
             charges=tuple(charges),
+            **calls_of(bill),
         )
         self._journal.write(entry)
         self._running.pop(before.id, None)
         self._unnoted.pop(before.id, None)
         self._ended.append(entry)
+        return entry
 
     async def flush(self) -> None:
         """Book what has ended, note what runs, return what idles, say that this worker lives.
@@ -384,13 +404,15 @@ class Ledger:
             route=need.route,
             prompt_tokens=need.input_tokens,
             completion_tokens=output,
-            held_nanousd=need.price.bound(need.input_tokens, output),
-            price_hash=need.price.hash,
+            held_nanousd=need.tariff.bound(need.input_tokens, output),
+            price_hash=need.tariff.hash,
+            provider=need.tariff.own.provider,
+            upstream=need.tariff.own.model,
             charges=tuple(charges),
         )
         self._journal.write(entry)
         clamped = output < need.output_tokens
-        hold = Hold(entry, output, clamped, need.price, taken, now)
+        hold = Hold(entry, output, clamped, need.tariff, taken, now)
         self._running[need.id] = self._unnoted[need.id] = hold
         return hold
 

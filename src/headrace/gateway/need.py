@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from headrace.gateway.price import FREE, Price
+from headrace.gateway.tariff import Tariff
 from headrace.types import Caller
 
 
@@ -20,4 +20,5 @@ class Need:
     """All choices together."""
     least_output: int = 1
     """With less there is no answer worth having: one token a choice."""
-    price: Price = FREE
+    tariff: Tariff
+    """The prices of whatever it may ask."""

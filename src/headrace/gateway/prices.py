@@ -1,25 +1,28 @@
-"""Model names → prices: overrides from the store, else `genai-prices`' table, else unknown.
+"""Models → prices: overrides from the store, else `genai-prices`' or one's own, else an error.
 
-The table comes with its package, which fetches nothing; decimals become integers here, once. It is
+A price is of a model under the name that its provider has for it, whatever routes lead there. The
+table comes with its package, which fetches nothing; decimals become integers here, once. It is
 imported where a listed price is asked for first: with pydantic it takes 13 MB, which a gateway
 whose prices are all its own does without.
-A model of one's own is free where no override sets a rate.
 """
 
 import datetime
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from decimal import ROUND_CEILING, Decimal
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import ColumnElement, delete, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from headrace.errors import InvalidParameter, NotFound
+from headrace.errors import InvalidParameter, NotFound, ServiceError
 from headrace.gateway.price import FREE, Price, Rate
+from headrace.gateway.tariff import Tariff
 from headrace.store.changes import Changes
 from headrace.store.database import Database, bump
 from headrace.store.tables import prices
+from headrace.types import Target
 
 if TYPE_CHECKING:
     from genai_prices.types import TieredPrices
@@ -28,6 +31,8 @@ if TYPE_CHECKING:
 _LOOK_AGAIN_S = 60.0
 """Prices that depend on date or time of day, and overrides that begin, are seen within this."""
 _NANO = Decimal(10) ** 9
+OWN = "own"
+"""Source of the prices of one's own machines."""
 
 
 class Override(NamedTuple):
@@ -41,51 +46,84 @@ class Override(NamedTuple):
 
 
 class PriceBook:
-    """The prices of a gateway's models."""
+    """What is known of prices, remembered for a minute; `Prices` says of what."""
 
     def __init__(
         self, database: Database, changes: Changes, *, clock: Callable[[], float] = time.time
     ) -> None:
         self._database = database
         self._clock = clock
-        self._known: dict[str, tuple[Price, float]] = {}
+        self._known: dict[tuple[Target, str, Price], tuple[Price, float]] = {}
         changes.on_change(self._known.clear)
 
-    async def of(self, model: str, *, provider: str = "") -> Price:
+    async def of(self, target: Target, *, source: str, own: Price) -> Price:
         """What a model costs now.
 
         Args:
-            model: As it is served.
-            provider: Whose it is, as `genai-prices` names it; empty = one's own.
+            target: Whose it is, and its name there.
+            source: Where its price comes from: `own`, or a provider in `genai-prices`; empty =
+                nobody knows.
+            own: Of one's own models without an override.
 
         Raises:
-            InvalidParameter: A provider's model whose price nobody knows: it is not let through.
+            ServiceError: A price that nobody knows: the model is not let through for nothing.
         """
         now_s = self._clock()
-        found = self._known.get(model)
+        key = (target, source, own)
+        found = self._known.get(key)
         if found is not None and now_s < found[1]:
             return found[0]
-        override = await self._database.read(lambda c: current(c, model, now_s=int(now_s)))
+        name = priced_name(target)
+        override = await self._database.read(lambda c: current(c, name, now_s=int(now_s)))
         if override is not None:
             price = of_override(override)
-        elif provider:
-            price = listed(provider, model, now_s)
+        elif source == OWN:
+            price = own
         else:
-            price = FREE
-        self._known[model] = (price, now_s + _LOOK_AGAIN_S)
+            price = listed(source, target, now_s)
+        self._known[key] = (price, now_s + _LOOK_AGAIN_S)
         return price
 
 
-def listed(provider: str, model: str, now_s: float) -> Price:
-    """The price in `genai-prices`' table. Raises: InvalidParameter."""
+@dataclass(frozen=True)
+class Prices:
+    """The prices under some settings."""
+
+    book: PriceBook
+    sources: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Provider -> where its prices come from, as `PriceBook.of`; one's own engine is not in it."""
+    own: Price = FREE
+
+    async def of(self, target: Target) -> Price:
+        """What a model costs now. Raises: As `PriceBook.of`."""
+        source = self.sources.get(target.provider, "") if target.provider else OWN
+        own = FREE if target.provider else self.own
+        return await self.book.of(target, source=source, own=own)
+
+    async def tariff(self, candidates: Sequence[Target], *, calls: int = 1) -> Tariff:
+        """Of everything that a request may ask, with so many calls. Raises: As `PriceBook.of`."""
+        return Tariff({target: await self.of(target) for target in candidates}, calls)
+
+
+def priced_name(target: Target) -> str:
+    """What `headrace spend price` calls a model: PROVIDER/ITS NAME, or a local model's own."""
+    return f"{target.provider}/{target.model}" if target.provider else target.model
+
+
+def listed(source: str, target: Target, now_s: float) -> Price:
+    """The price in `genai-prices`' table, of that date and time. Raises: ServiceError."""
     from genai_prices.data_snapshot import get_snapshot
 
     try:
-        _, info = get_snapshot().find_provider_model(model, None, provider, None)
+        if not source:
+            raise LookupError
+        _, info = get_snapshot().find_provider_model(target.model, None, source, None)
     except LookupError:
-        raise InvalidParameter(
-            f"no price is known for {model!r} of {provider}; set one: headrace spend price",
-            param="model",
+        name = priced_name(target)
+        raise ServiceError(
+            f"nobody knows what the model {name} costs, so it is not called; the operator sets it "
+            f"with `headrace spend price {name} --input ... --output ...`, or says with "
+            f"`providers.{target.provider}.prices` where its prices come from"
         ) from None
     moment = datetime.datetime.fromtimestamp(now_s, datetime.UTC)
     table = info.get_prices(moment)

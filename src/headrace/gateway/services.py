@@ -8,7 +8,7 @@ from headrace.gateway.file_store import FileStore
 from headrace.gateway.http import ASGIApp
 from headrace.gateway.keys import Keys
 from headrace.gateway.ledger import Ledger
-from headrace.gateway.prices import PriceBook
+from headrace.gateway.prices import Prices
 from headrace.gateway.stored import StoredResponses
 from headrace.observe.metrics import EngineStats, Metrics
 from headrace.observe.usage import UsageSink
@@ -31,8 +31,11 @@ class Served:
     calls: int = 1
     """The most calls of candidates that one request may be billed for."""
     candidates: tuple[Target, ...] = ()
-    """Every model that answering may call, whose dearest price is held; empty = this one, one's
-    own."""
+    """Every model that answering may call; the dearest of as many `calls` are held for. Empty =
+    this one, one's own."""
+    max_output_tokens: int = 0
+    """Of an answer whose request sets no limit, where a budget has to be able to hold it; 0 = up to
+    the end of the context."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,7 +82,7 @@ class Services:
     """None = no key is asked for; only where the service listens on loopback."""
     ledger: Ledger | None = None
     """None = nothing is limited or booked."""
-    prices: PriceBook | None = None
+    prices: Prices | None = None
     """Where there is a ledger."""
     residency: Residency = field(default_factory=Residency)
     """Where requests of which data class may go."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from headrace.errors import BudgetExceeded, LimitExceeded, RateLimitExceeded
 from headrace.gateway.need import Need
-from headrace.gateway.price import Price
+from headrace.gateway.tariff import Tariff
 from headrace.store.entries import Entry
 from headrace.store.leases import Refusal
 from headrace.store.limits import Limit, Unit
@@ -40,7 +40,7 @@ class Hold:
     output_tokens: int
     """What the answer may have: as asked, or what is left to pay for."""
     clamped: bool
-    price: Price
+    tariff: Tariff
     taken: list[tuple[Slice, int]] = field(default_factory=list[tuple[Slice, int]])
     began: float = 0.0
     settled: bool = False
@@ -55,11 +55,11 @@ def amount_of(unit: Unit, need: Need, output: int) -> int:
     """The most that a request takes from a limit of this unit."""
     match unit:
         case Unit.MONEY:
-            return need.price.bound(need.input_tokens, output)
+            return need.tariff.bound(need.input_tokens, output)
         case Unit.INPUT_TOKENS:
-            return need.input_tokens
+            return need.input_tokens * need.tariff.calls
         case Unit.OUTPUT_TOKENS:
-            return output
+            return output * need.tariff.calls
         case Unit.REQUESTS | Unit.CONCURRENCY:
             return 1
 
@@ -68,10 +68,10 @@ def affordable(piece: Slice, need: Need) -> int:
     """Tokens of answer that a slice pays; -1 where it does not even pay the rest."""
     unit = piece.limit.unit
     if unit is Unit.MONEY:
-        tokens = need.price.affordable(need.input_tokens, piece.free)
+        tokens = need.tariff.affordable(need.input_tokens, piece.free)
         return need.output_tokens if tokens is None else tokens
     if unit is Unit.OUTPUT_TOKENS:
-        return piece.free
+        return piece.free // need.tariff.calls
     return need.output_tokens if piece.free >= amount_of(unit, need, 0) else -1
 
 

@@ -68,6 +68,14 @@ class MessageReader:
         self.done = False
         """Whether `message_stop` came."""
 
+    heard_all = False
+    """The prompt is counted at the start; the answer only at its end."""
+
+    @property
+    def heard(self) -> Usage | None:
+        """What `message_start` said, then what `message_delta` did."""
+        return self._counted() if self._usage else None
+
     def push(self, data: str) -> Iterator[Event]:
         """The events of one event.
 

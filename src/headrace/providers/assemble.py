@@ -43,6 +43,7 @@ class Route:
     card: ModelCard
     chat: Backend
     counter: TokenCounter | None
+    max_output_tokens: int
     candidates: tuple[Target, ...]
     """Every model that it may ask, its own first."""
     calls: int = 1
@@ -99,6 +100,7 @@ def open_routes(
             ),
             chat=chain.backend,
             counter=counters.get(name),
+            max_output_tokens=route.max_output_tokens,
             candidates=chain.targets,
             calls=chain.calls,
             told=chain.told,
@@ -190,6 +192,8 @@ def _client(
 
 def _openai(provider: ProviderSettings, model: str, timeouts: Timeouts) -> OpenAICompatible:
     url, versioned = provider.url, True
+    if provider.continuous_usage and provider.kind != "compatible":
+        raise ConfigError(f"continuous_usage is of kind compatible; {provider.kind} has none")
     if provider.kind == "openai":
         url = url or OPENAI_URL
     _needed(url, "url")
@@ -214,6 +218,7 @@ def _openai(provider: ProviderSettings, model: str, timeouts: Timeouts) -> OpenA
         strict=provider.kind != "compatible",
         stream_always=provider.stream_always,
         versioned=versioned,
+        continuous_usage=provider.continuous_usage,
     )
 
 

@@ -63,8 +63,14 @@ class ConverseReader:
         self._calling = False
         self._reason: FinishReason | None = None
         self._usage: Usage | None = None
+        self.heard_all = False
         self.done = False
         """Whether the metadata came."""
+
+    @property
+    def heard(self) -> Usage | None:
+        """The usage, which comes last."""
+        return self._usage
 
     def push(self, data: bytes) -> Iterator[Event]:
         """The events that these bytes complete.

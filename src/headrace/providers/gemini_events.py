@@ -61,6 +61,12 @@ class ContentReader:
         self._calls = 0
         self._reason: FinishReason | None = None
         self._usage: Usage | None = None
+        self.heard_all = False
+
+    @property
+    def heard(self) -> Usage | None:
+        """The last usage; Gemini says it in every chunk."""
+        return self._usage
 
     def push(self, data: str) -> Iterator[Event]:
         """The events of one chunk.
@@ -88,7 +94,8 @@ class ContentReader:
         yield Finished(reason=reason, usage=self._usage)
 
     def _events(self, chunk: dict[str, Any]) -> Iterator[Event]:
-        if chunk.get("usageMetadata") is not None:
+        self.heard_all = chunk.get("usageMetadata") is not None
+        if self.heard_all:
             self._usage = _usage(shapes.mapping(chunk["usageMetadata"]))
         if self._id is None:
             self._id = shapes.text(chunk.get("responseId"))

@@ -2,15 +2,25 @@
 
 Innermost of all decorators but those that ask the same backend again, so cascades, hedges and
 fallbacks bill whatever they call. Invariant: a call adds one leg, however it ends: with the usage
-that the backend said; where it was cut short before it said any, with the most that is known to
-have been used, and marked `estimated`.
+that the backend said; where it was cut short before it said all, with the most that it is known to
+have used, and marked `estimated`:
+
+| what is known of a call that was cut short | counts |
+|---|---|
+| its last word (`Trail.heard`): the local engine's after the cancel, a running count | it |
+| of text since that word | its token ids, else its bytes: no tokenizer makes more of them |
+| of an answer that was to come all at once | all the tokens that it might have |
+| of the prompt, where nothing was said | 0, which whoever pays replaces by what was held |
+
+A backend that goes on past the tokens that its request allows is cut there: what was held for the
+request is all that it can cost.
 """
 
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from headrace.errors import HeadraceError
+from headrace.errors import DeadlineExceeded, HeadraceError, UpstreamTimeout
 from headrace.providers.resilience import closing
 from headrace.types import (
     Backend,
@@ -21,6 +31,7 @@ from headrace.types import (
     Finished,
     FinishReason,
     ReasoningDelta,
+    SamplingParams,
     Started,
     Target,
     TextDelta,
@@ -28,6 +39,10 @@ from headrace.types import (
     Trail,
     Usage,
 )
+
+_BYTES_A_TOKEN = 5
+"""Most text has fewer. Of an answer without token ids or a running count: it is past its limit when
+it came in more pieces than it may have tokens and is longer than those would be."""
 
 
 class Metered:
@@ -39,7 +54,9 @@ class Metered:
 
     def stream(self, request: ChatRequest) -> AsyncIterator[Event]:
         """As `Backend.stream`."""
-        return metered(self._backend.stream(request), self.target, request.trail)
+        trail = request.trail.fork()
+        events = self._backend.stream(replace(request, trail=trail))
+        return metered(events, self.target, trail, request.sampling)
 
 
 class MeteredCompletions:
@@ -51,15 +68,24 @@ class MeteredCompletions:
 
     def complete(self, request: CompletionRequest) -> AsyncIterator[Event]:
         """As `CompletionBackend.complete`."""
-        return metered(self._backend.complete(request), self.target, request.trail)
+        trail = request.trail.fork()
+        events = self._backend.complete(replace(request, trail=trail))
+        return metered(events, self.target, trail, request.sampling)
 
 
 async def metered(
-    events: AsyncIterator[Event], target: Target, trail: Trail
+    events: AsyncIterator[Event], target: Target, trail: Trail, sampling: SamplingParams
 ) -> AsyncIterator[Event]:
-    """The same events; when they end, in whatever way, a leg."""
+    """The same events; when they end, in whatever way, a leg.
+
+    Args:
+        events: Of one call.
+        target: Whose.
+        trail: The call's own.
+        sampling: With what the call may use.
+    """
     began = time.monotonic()
-    meter = _Meter()
+    meter = _Meter(trail, sampling, lost=True)
     outcome = FinishReason.ABORT.value  # what it is where the generator is closed
     try:
         async with closing(events):
@@ -68,14 +94,28 @@ async def metered(
                 if isinstance(event, Finished) and event.usage is not None:
                     outcome = event.reason.value
                 yield event
+                if meter.exceeded:
+                    break
+        if meter.exceeded and meter.said is None:
+            outcome = FinishReason.LENGTH.value
+            trail.note(
+                "metering",
+                f"{target.provider or 'the engine'} went on past the {sampling.max_tokens} tokens "
+                "that it was asked for and was cut there",
+                max_tokens=sampling.max_tokens or 0,
+            )
+            for finished in meter.cut():
+                yield finished
     except HeadraceError as error:
         outcome = error.code
+        meter.lost = isinstance(error, DeadlineExceeded | UpstreamTimeout)
         said = getattr(error, "usage", None)
         if isinstance(said, Usage):
             meter.said = said
         raise
     except Exception:
         outcome = HeadraceError.code
+        meter.lost = False
         raise
     finally:
         trail.leg(
@@ -83,31 +123,99 @@ async def metered(
             meter.usage(),
             outcome=outcome,
             seconds=time.monotonic() - began,
-            estimated=meter.said is None and meter.started,
+            # The engine's last word comes after the cancel; what a provider still did, nobody
+            # knows, nor whether one that had not answered yet had begun.
+            estimated=meter.said is None
+            and (meter.started or meter.lost)
+            and not (trail.heard_all and not target.provider),
         )
 
 
 @dataclass(slots=True)
 class _Meter:
+    trail: Trail
+    sampling: SamplingParams
     said: Usage | None = None
     started: bool = False
+    exceeded: bool = False
     prompt_tokens: int = 0
-    delivered: dict[int, int] = field(default_factory=dict[int, int])
+    since: int = 0
+    """At most so many tokens came after the backend's last word."""
+    counts: dict[int, "_Count"] = field(default_factory=dict[int, "_Count"])
+    ended: set[int] = field(default_factory=set[int])
+    lost: bool = False
+    """It may have been answered, and nobody heard."""
 
     def see(self, event: Event) -> None:
         match event:
+            case TextDelta() | ReasoningDelta() | ToolCallDelta():
+                self._delta(event)
             case Started():
                 self.started = True
                 self.prompt_tokens = event.prompt_tokens
-            case TextDelta() | ReasoningDelta() | ToolCallDelta():
-                before = self.delivered.get(event.index, 0)
-                self.delivered[event.index] = before + len(event.token_ids)
             case Finished():
                 self.said = event.usage or self.said
+                self.ended.add(event.index)
             case _:
                 pass
 
+    def cut(self) -> list[Finished]:
+        """The ends of all choices that have none; the last has the usage."""
+        still = [index for index in range(self.sampling.n) if index not in self.ended]
+        usage = self.usage()
+        return [
+            Finished(
+                reason=FinishReason.LENGTH,
+                index=index,
+                usage=usage if index == still[-1] else None,
+            )
+            for index in still
+        ]
+
     def usage(self) -> Usage:
-        return self.said or Usage(
-            prompt_tokens=self.prompt_tokens, completion_tokens=sum(self.delivered.values())
+        if self.said is not None:
+            return self.said
+        heard = self.trail.heard
+        if self.trail.unseen and heard is None:
+            most = (self.sampling.max_tokens or 0) * self.sampling.n
+            return Usage(completion_tokens=most if self.lost else 0)
+        if heard is None:
+            return Usage(prompt_tokens=self.prompt_tokens, completion_tokens=self.since)
+        more = 0 if self.trail.heard_all else self.since
+        return replace(heard, completion_tokens=heard.completion_tokens + more)
+
+    def _delta(self, event: TextDelta | ReasoningDelta | ToolCallDelta) -> None:
+        size = len(event.token_ids) or _bytes_of(event)
+        self.since = 0 if self.trail.heard_all else self.since + size
+        limit = self.sampling.max_tokens
+        if limit is None:
+            return
+        count = self.counts.setdefault(event.index, _Count())
+        count.ids += len(event.token_ids)
+        count.deltas += 1 if size else 0
+        count.size += size
+        heard = self.trail.heard
+        self.exceeded = (
+            count.ids > limit
+            or (
+                (self.trail.heard_all and heard is not None)
+                and heard.completion_tokens > limit * self.sampling.n
+            )
+            or (count.deltas > limit and count.size > limit * _BYTES_A_TOKEN)
         )
+
+
+@dataclass(slots=True)
+class _Count:
+    """Of one choice."""
+
+    ids: int = 0
+    deltas: int = 0
+    size: int = 0
+    """Ids, or bytes where there are none."""
+
+
+def _bytes_of(event: TextDelta | ReasoningDelta | ToolCallDelta) -> int:
+    if isinstance(event, ToolCallDelta):
+        return len((event.name or "").encode()) + len(event.arguments.encode())
+    return len(event.text.encode())

@@ -35,6 +35,7 @@ class OpenAICompatible:
         timeouts: All of them; instead of the two above.
         authorize: Adds the credentials of each call; instead of `key`.
         strict: The server is OpenAI's own and knows none of vLLM's extras, which are refused.
+        continuous_usage: Ask for a count of tokens in every chunk, as vLLM sends it.
         versioned: Whether `/v1` belongs at the end of the path.
         stream_always: Ask for a stream even where nobody looks at parts (`ChatRequest.streamed`).
     """
@@ -54,6 +55,7 @@ class OpenAICompatible:
         strict: bool = False,
         versioned: bool = True,
         stream_always: bool = True,
+        continuous_usage: bool = False,
     ) -> None:
         parts = urlsplit(http_base(url))
         path = parts.path.rstrip("/")
@@ -66,6 +68,7 @@ class OpenAICompatible:
         self._authorize = authorize
         self._strict = strict
         self._stream_always = stream_always
+        self._continuous_usage = continuous_usage
         self._upstream = Upstream(
             timeouts=timeouts
             or Timeouts(
@@ -125,6 +128,7 @@ class OpenAICompatible:
                 return_token_ids=self._return_token_ids,
                 strict=self._strict,
                 stream=stream,
+                continuous_usage=self._continuous_usage,
             )
 
         return self._post("/chat/completions", body, request, stream=stream)
@@ -165,8 +169,12 @@ class OpenAICompatible:
         choices = request.sampling.n
         reader = SseEvents(ChunkReader(choices=choices)) if stream else WholeReader(choices=choices)
         events = self._upstream.stream(call, reader, deadline_s=request.deadline_s)
+        trail = request.trail
+        trail.unseen = not stream
         try:
             async for event in events:
+                trail.heard, trail.heard_all = reader.heard, reader.heard_all
                 yield event
         finally:
+            trail.heard, trail.heard_all = reader.heard, reader.heard_all
             await events.aclose()

@@ -41,6 +41,12 @@ class ChunkReader:
         self._usage: Usage | None = None
         self.done = False
         """Whether `[DONE]` came."""
+        self.heard_all = False
+
+    @property
+    def heard(self) -> Usage | None:
+        """The last usage; a server asked for a running count says it in every chunk."""
+        return self._usage
 
     def push(self, data: str) -> Iterator[Event]:
         """The events of one chunk.
@@ -82,7 +88,8 @@ class ChunkReader:
         if not self._started:
             self._started = True
             yield _started(chunk, choices)
-        if chunk.get("usage") is not None:
+        self.heard_all = chunk.get("usage") is not None
+        if self.heard_all:
             self._usage = _usage(shapes.mapping(chunk["usage"]))
         for choice in choices:
             index = shapes.count(choice.get("index"))

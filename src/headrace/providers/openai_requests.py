@@ -65,8 +65,17 @@ def chat_body(
     return_token_ids: bool,
     strict: bool = False,
     stream: bool = True,
+    continuous_usage: bool = False,
 ) -> dict[str, Any]:
-    """The body of POST /chat/completions; `strict` = for OpenAI itself, which has no extras."""
+    """The body of POST /chat/completions.
+
+    Args:
+        request: What to ask.
+        model: The server's name of the model.
+        return_token_ids: Ask for ids, as vLLM and headrace send them.
+        strict: For OpenAI itself, which has no extras.
+        continuous_usage: Ask for a count of tokens in every chunk, as vLLM sends it.
+    """
     if strict:
         _refuse_extras(request)
     body = _sampling(request.sampling)
@@ -91,7 +100,10 @@ def chat_body(
     messages = [
         item for at, message in enumerate(request.messages) for item in _messages(at, message)
     ]
-    return _common(body, model, return_token_ids, stream=stream) | {"messages": messages}
+    made = _common(body, model, return_token_ids, stream=stream) | {"messages": messages}
+    if continuous_usage and stream:
+        made["stream_options"] = {"include_usage": True, "continuous_usage_stats": True}
+    return made
 
 
 def completion_body(

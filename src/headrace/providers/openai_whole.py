@@ -11,7 +11,7 @@ from headrace.errors import UpstreamError
 from headrace.providers import shapes
 from headrace.providers.openai_errors import from_error_object
 from headrace.providers.openai_events import ChunkReader
-from headrace.types import Event
+from headrace.types import Event, Usage
 
 _MAX_BYTES = 16 << 20
 
@@ -25,6 +25,12 @@ class WholeReader:
         self._size = 0
         self.done = False
         """Never: only the connection's end ends the object."""
+        self.heard_all = False
+
+    @property
+    def heard(self) -> Usage | None:
+        """The answer's usage, once it is read."""
+        return self._inner.heard
 
     def push(self, data: bytes) -> tuple[Event, ...]:
         """Nothing yet. Raises: UpstreamError for an answer over the limit."""

@@ -75,10 +75,13 @@ class Provider:
         call = await self._authorize(self._dialect.call(request))
         reader = self._dialect.reader(request)
         events = self._upstream.stream(call, reader, deadline_s=request.deadline_s)
+        trail = request.trail
         try:
             async for event in events:
+                trail.heard, trail.heard_all = reader.heard, reader.heard_all
                 yield event
         finally:
+            trail.heard, trail.heard_all = reader.heard, reader.heard_all
             await events.aclose()
 
     async def count(self, request: ChatRequest) -> int:

@@ -40,7 +40,7 @@ from headrace.errors import (
     UpstreamTimeout,
 )
 from headrace.providers.sse import SseReader
-from headrace.types import Event
+from headrace.types import Event, Usage
 
 _T = TypeVar("_T")
 _MAX_ERROR_BYTES = 64 << 10
@@ -83,6 +83,16 @@ class EventReader(Protocol):
         """Whether the answer's own last mark came."""
         ...
 
+    @property
+    def heard(self) -> Usage | None:
+        """What the provider has said so far that the answer uses."""
+        ...
+
+    @property
+    def heard_all(self) -> bool:
+        """Whether that counts all that was pushed."""
+        ...
+
     def push(self, data: bytes) -> Iterable[Event]: ...
 
     def end(self) -> Iterable[Event]:
@@ -99,6 +109,12 @@ class DataReader(Protocol):
     @property
     def done(self) -> bool: ...
 
+    @property
+    def heard(self) -> Usage | None: ...
+
+    @property
+    def heard_all(self) -> bool: ...
+
     def push(self, data: str) -> Iterable[Event]: ...
 
     def end(self) -> Iterable[Event]: ...
@@ -114,6 +130,14 @@ class SseEvents:
     @property
     def done(self) -> bool:
         return self._inner.done
+
+    @property
+    def heard(self) -> Usage | None:
+        return self._inner.heard
+
+    @property
+    def heard_all(self) -> bool:
+        return self._inner.heard_all
 
     def push(self, data: bytes) -> Iterable[Event]:
         """The events that these bytes complete."""

@@ -22,6 +22,26 @@ class Charge(NamedTuple):
     """While it runs, what would count if nothing more were ever heard of it."""
 
 
+class LegLine(NamedTuple):
+    """One call of a provider, or of the local engine, as it was paid."""
+
+    provider: str
+    """As the settings name it; empty = the local engine."""
+    upstream: str
+    """The provider's own name of the model."""
+    outcome: str
+    estimated: int
+    """1 = cut short: the tokens are the most that it may have used."""
+    prompt_tokens: int
+    cached_tokens: int
+    cache_write_tokens: int
+    completion_tokens: int
+    reasoning_tokens: int
+    compute_us: int
+    kv_byte_s: int
+    cost_nanousd: int
+
+
 class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     id: str
     kind: str
@@ -42,6 +62,17 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     cost_nanousd: int = 0
     held_nanousd: int = 0
     price_hash: str = ""
+    provider: str = ""
+    """Of the only call, as `LegLine`; while it runs, of the first that may be made."""
+    upstream: str = ""
+    cache: str = ""
+    """hit | miss; empty = no cache was asked."""
+    estimated: int = 0
+    compute_us: int = 0
+    kv_byte_s: int = 0
+    calls: int = 0
+    legs: tuple[LegLine, ...] = ()
+    """Where there was not exactly one call."""
     charges: tuple[Charge, ...] = ()
 
 
@@ -52,7 +83,7 @@ decode = msgspec.json.Decoder(Entry).decode
 def unresolved(entry: Entry) -> Entry:
     """A running request as it is booked when its worker died."""
     return msgspec.structs.replace(
-        entry, kind=UNRESOLVED, finish="crash", cost_nanousd=entry.held_nanousd
+        entry, kind=UNRESOLVED, finish="crash", cost_nanousd=entry.held_nanousd, estimated=1
     )
 
 

@@ -16,8 +16,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from headrace.store import leases
 from headrace.store.database import Database
-from headrace.store.entries import Entry, decode, encode, spell_charges, unresolved
-from headrace.store.tables import holds, transactions
+from headrace.store.entries import Entry, LegLine, decode, encode, spell_charges, unresolved
+from headrace.store.tables import holds, legs, transactions
 
 _COLUMNS = (
     "id",
@@ -39,6 +39,13 @@ _COLUMNS = (
     "cost_nanousd",
     "held_nanousd",
     "price_hash",
+    "provider",
+    "upstream",
+    "cache",
+    "estimated",
+    "compute_us",
+    "kv_byte_s",
+    "calls",
     "charges",
 )
 _values = operator.attrgetter(*_COLUMNS[:-1])
@@ -142,6 +149,13 @@ async def _insert(
         if entry.id in new:
             new.discard(entry.id)
             fresh.append(entry)
+    several = [
+        {"transaction_id": entry.id, "position": at, **leg._asdict()}
+        for entry in fresh
+        for at, leg in enumerate(entry.legs)
+    ]
+    if several:
+        await connection.execute(insert(legs), several)
     return fresh
 
 
@@ -209,10 +223,18 @@ async def _post(connection: AsyncConnection, database: Database, made: list[Post
 def _spent(entry: Entry) -> tuple[Posting, ...]:
     if not entry.cost_nanousd:
         return ()
-    return (
-        Posting(entry.id, f"spend:{entry.team}", entry.cost_nanousd),
-        Posting(entry.id, f"owed:{entry.model}", -entry.cost_nanousd),
-    )
+    spend = Posting(entry.id, f"spend:{entry.team}", entry.cost_nanousd)
+    if not entry.legs:
+        return (spend, Posting(entry.id, owed_to(entry), -entry.cost_nanousd))
+    owed = (Posting(entry.id, owed_to(leg), -leg.cost_nanousd) for leg in entry.legs)
+    return (spend, *(posting for posting in owed if posting.amount_nanousd))
+
+
+def owed_to(whose: Entry | LegLine) -> str:
+    """The account of what is owed for a model: a provider's is `owed:PROVIDER/ITS NAME`."""
+    if whose.provider:
+        return f"owed:{whose.provider}/{whose.upstream}"
+    return f"owed:{whose.model if isinstance(whose, Entry) else whose.upstream}"
 
 
 def _reserved(entry: Entry, sign: int) -> tuple[Posting, ...]:

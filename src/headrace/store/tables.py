@@ -7,6 +7,8 @@
     transactions ─< postings                   what was spent; append-only, in double entry
     files ─< file_chunks                       what clients uploaded and batches made
     batches ─< batch_lines                     what runs in idle capacity, and how far it is
+    transactions ─< legs                       and for which calls, where there were several
+    bills ─< postings                          what providers say of the same
     holds                                      reservations that outlived a flush
     responses                                  answers that a client may come back to
 
@@ -218,9 +220,37 @@ transactions = Table(
     _number("held_nanousd"),
     _text("price_hash"),
     _text("charges"),
+    _text("provider"),
+    _text("upstream"),
+    _text("cache"),
+    _number("estimated"),
+    _number("compute_us"),
+    _number("kv_byte_s"),
+    _number("calls"),
     Index("transactions_by_time", "at_s"),
 )
-"""`charges`: `window:used` pairs, comma-separated."""
+"""`charges`: `window:used` pairs, comma-separated. `provider` and `upstream` are of the only call
+of a provider; where `calls` says that there were several, each is in `legs`, and the counts are
+sums."""
+
+legs = Table(
+    "legs",
+    metadata,
+    Column("transaction_id", Text, primary_key=True),
+    Column("position", Integer, primary_key=True, autoincrement=False),
+    _text("provider"),
+    _text("upstream"),
+    _text("outcome"),
+    _number("estimated"),
+    _number("prompt_tokens"),
+    _number("cached_tokens"),
+    _number("cache_write_tokens"),
+    _number("completion_tokens"),
+    _number("reasoning_tokens"),
+    _number("compute_us"),
+    _number("kv_byte_s"),
+    _number("cost_nanousd"),
+)
 
 postings = Table(
     "postings",
@@ -230,6 +260,36 @@ postings = Table(
     _text("account"),
     _number("amount_nanousd"),
 )
+bills = Table(
+    "bills",
+    metadata,
+    Column("id", Text, primary_key=True),
+    _text("provider"),
+    _text("upstream"),
+    _number("day"),
+    _text("request"),
+    _number("prompt_tokens"),
+    _number("cached_tokens"),
+    _number("cache_write_tokens"),
+    _number("completion_tokens"),
+    _number("cost_nanousd"),
+    Column("priced", Boolean, nullable=False),
+    _number("variance_nanousd"),
+    _number("at_s"),
+)
+"""A provider's own account of a day, or of one request: its latest word. `priced`: it named money,
+else its tokens were priced here; `variance_nanousd`: how much of it is posted beyond our books."""
+
+alerts = Table(
+    "alerts",
+    metadata,
+    Column("limit_id", _ID, ForeignKey("limits.id", ondelete="CASCADE"), primary_key=True),
+    Column("starts_s", BigInteger, primary_key=True, autoincrement=False),
+    Column("rule", Text, primary_key=True),
+    _number("at_s"),
+)
+"""What was said of a window: each rule once."""
+
 prices = Table(
     "prices",
     metadata,

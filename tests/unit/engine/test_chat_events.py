@@ -1,7 +1,7 @@
 """Token events of a scripted engine become the events a client sees."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -71,6 +71,8 @@ class Source:
         default_factory=list[tuple[tuple[int, ...], SamplingParams, str, float | None]]
     )
     closed: int = 0
+    last_word: Usage | None = None
+    """What was used in the end, where it is closed before."""
 
     async def generate(
         self,
@@ -81,6 +83,7 @@ class Source:
         deadline_s: float | None = None,
         priority: Priority = Priority.INTERACTIVE,
         request_id: str = "",
+        on_cancel: Callable[[Usage], None] | None = None,
     ) -> AsyncGenerator[TokenEvent, None]:
         self.asked.append((tuple(prompt), sampling, salt, deadline_s))
         try:
@@ -88,6 +91,10 @@ class Source:
                 yield event
             if self.error is not None:
                 raise self.error
+        except GeneratorExit:
+            if on_cancel is not None and self.last_word is not None:
+                on_cancel(self.last_word)
+            raise
         finally:
             self.closed += 1
 
