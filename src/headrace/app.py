@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from headrace import __version__
-from headrace.config import EngineSettings, Settings, state_dir, store_url
+from headrace.config import EngineSettings, Settings, state_dir, store_url, trace_url
 from headrace.errors import ConfigError, HeadraceError, NotFound
 from headrace.types import (
     Backend,
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from headrace.gateway.reload import ConfigState, Reloader
     from headrace.gateway.services import Health, Served, Services
     from headrace.gateway.stored import StoredResponses
+    from headrace.gateway.traces import Traces
     from headrace.model.decoder import Decoder
     from headrace.observe.metrics import EngineStats
     from headrace.providers.residency import Residency
@@ -223,6 +224,7 @@ async def _serve(
 
     from headrace.gateway.asgi import build
     from headrace.gateway.control import Control, open_control
+    from headrace.gateway.traces import open_traces
     from headrace.observe import logs
 
     logs.configure()
@@ -245,6 +247,17 @@ async def _serve(
             # While the worker imports and loads, this process reads the tokenizer.
             chat = await asyncio.to_thread(_local, client, path, settings)
         house = _House(client=client, chat=chat, control=control, stored=stored)
+        if control is not None and settings.traces.enabled:
+            house.traces = await stack.enter_async_context(
+                open_traces(
+                    settings.traces,
+                    trace_url(settings),
+                    database=control.database,
+                    database_url=store_url(settings),
+                    changes=control.changes,
+                    pipeline=house.metrics.pipelines.of("store"),
+                )
+            )
         live = house.open(settings)
         stack.push_async_callback(live.aclose)
         if source is not None:
@@ -401,6 +414,7 @@ class _House:
         self._stored = stored
         self.metrics = Metrics()
         self.reloader: Reloader | None = None
+        self.traces: Traces | None = None
 
     def open(self, settings: Settings) -> "Live":
         """The first services."""
@@ -429,9 +443,11 @@ class _House:
         from headrace.gateway.price_sources import own_price, sources
         from headrace.gateway.prices import Prices
         from headrace.gateway.services import Limits, Services
+        from headrace.gateway.traces import rules
         from headrace.observe.logs import RequestLog
         from headrace.providers.residency import Residency
 
+        trace_rules = rules(settings.traces)
         residency = Residency.of(settings)
         models = _served(settings, self._chat, opened, residency)
         info = PageInfo(models=tuple(models), auth=settings.server.auth, version=__version__)
@@ -445,6 +461,8 @@ class _House:
                 config=self._config_state,
                 changes=control.changes,
             )
+        if self.traces is not None:
+            self.traces.use(trace_rules)
         return Services(
             models=models,
             allowed_hosts=frozenset(name.lower() for name in settings.server.allowed_hosts),
@@ -459,6 +477,8 @@ class _House:
             health=self._health,
             engine_stats=self._engine_stats,
             sinks=(RequestLog(),),
+            traces=self.traces,
+            detail_sinks=() if self.traces is None else (self.traces,),
             limits=Limits(max_body_bytes=settings.server.max_body_bytes),
             residency=residency,
             extra=extra,

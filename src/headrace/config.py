@@ -141,6 +141,30 @@ class AlertSettings:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class TraceSettings:
+    """What is kept of each request; see docs/observability.md."""
+
+    enabled: bool = True
+    """Where there is a store."""
+    url: str = ""
+    """As store.url; empty = traces.db beside an SQLite store, else the store's own database."""
+    rate: float = 1.0
+    """Part of the requests that is kept, 0 to 1; those that failed are kept anyway."""
+    content_rate: float = 0.0
+    """Part of the requests whose prompt and answer are kept, redacted; organizations and teams may
+    have rates of their own: `headrace traces policy`."""
+    redact: str = "headrace.data.pii:scrub"
+    """MODULE:FUNCTION that takes a text and gives (text, counts); off = nothing is redacted."""
+    retention_days: int = 30
+    """Organizations and teams may have their own."""
+    max_content_bytes: int = 65_536
+    """Characters of one text that are kept."""
+    max_queued: int = 20_000
+    """Traces that wait to be written; what comes when it is full is dropped and counted."""
+    max_queued_bytes: int = 64 << 20
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class PathSettings:
     state_dir: str = ""
     """API keys and other state; empty = $XDG_STATE_HOME/headrace or ~/.local/state/headrace."""
@@ -326,6 +350,7 @@ class Settings:
     responses: ResponsesSettings = ResponsesSettings()
     pricing: PricingSettings = PricingSettings()
     alerts: AlertSettings = AlertSettings()
+    traces: TraceSettings = TraceSettings()
     providers: Mapping[str, ProviderSettings] = field(default_factory=dict[str, ProviderSettings])
     routes: Mapping[str, RouteSettings] = field(default_factory=dict[str, RouteSettings])
     data_classes: Mapping[str, DataClassSettings] = field(
@@ -396,7 +421,20 @@ def settings_file(file: Path | None = None) -> Path:
     return (file if file is not None else Path("headrace.toml")).absolute()
 
 
-LIVE = ("providers", "routes", "data_classes", "routing", "server.max_body_bytes")
+LIVE = (
+    "providers",
+    "routes",
+    "data_classes",
+    "routing",
+    "server.max_body_bytes",
+    "traces.rate",
+    "traces.content_rate",
+    "traces.redact",
+    "traces.retention_days",
+    "traces.max_content_bytes",
+    "traces.max_queued",
+    "traces.max_queued_bytes",
+)
 """Sections and settings that a running service takes over; the others need a restart."""
 
 
@@ -494,6 +532,18 @@ def state_dir(settings: Settings, environ: Mapping[str, str] | None = None) -> P
 def store_url(settings: Settings) -> str:
     """Where keys, limits and the ledger are."""
     return settings.store.url or f"sqlite:///{state_dir(settings).absolute() / 'headrace.db'}"
+
+
+def trace_url(settings: Settings) -> str:
+    """Where traces are. Apart from an SQLite store, so that rewriting one file, which deleting for
+    good needs, never waits for money's, nor money for it."""
+    if settings.traces.url:
+        return settings.traces.url
+    url = store_url(settings)
+    scheme, separator, path = url.partition(":///")
+    if not separator or not scheme.startswith("sqlite"):
+        return url
+    return f"{scheme}:///{Path(path).with_name('traces.db')}"
 
 
 def process_environment(**extra: str) -> dict[str, str]:

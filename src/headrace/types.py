@@ -4,6 +4,7 @@ Frozen, keyword-only, slotted, standard library only. Text arrives from outside 
 as an error, never as a dict (parse, don't validate: the parsers live in `wire`).
 """
 
+import time
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
@@ -294,6 +295,8 @@ class Note:
     facts: Mapping[str, str | int | float | bool] = field(
         default_factory=dict[str, str | int | float | bool]
     )
+    at_s: float = field(default=0.0, compare=False)
+    """When, on the monotonic clock."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -310,6 +313,8 @@ class Leg:
     seconds: float
     estimated: bool = False
     """Cut short before the backend said what it used: the usage is what is known to be at most."""
+    ended_s: float = field(default=0.0, compare=False)
+    """When, on the monotonic clock."""
 
 
 @dataclass(kw_only=True, slots=True, eq=False)
@@ -322,6 +327,10 @@ class Trail:
     """In the order in which they ended."""
     cache: str = ""
     """hit | miss; empty = no cache was asked."""
+    traceparent: str = ""
+    """The request as W3C Trace Context names it, for the headers of calls on its behalf."""
+    tracestate: str = ""
+    """What other tracing systems want passed on beside it."""
     heard: Usage | None = None
     """What the backend has said so far that the call of this trail used: for calls cut short."""
     heard_all: bool = False
@@ -331,11 +340,16 @@ class Trail:
 
     def fork(self) -> "Trail":
         """One call's own trail: the same notes and legs, another `heard`."""
-        return Trail(notes=self.notes, legs=self.legs)
+        return Trail(
+            notes=self.notes,
+            legs=self.legs,
+            traceparent=self.traceparent,
+            tracestate=self.tracestate,
+        )
 
     def note(self, hop: str, text: str, **facts: str | int | float | bool) -> None:
         """Add a decision."""
-        self.notes.append(Note(hop=hop, text=text, facts=facts))
+        self.notes.append(Note(hop=hop, text=text, facts=facts, at_s=time.monotonic()))
 
     def leg(
         self,
@@ -355,6 +369,7 @@ class Trail:
                 outcome=outcome,
                 seconds=seconds,
                 estimated=estimated,
+                ended_s=time.monotonic(),
             )
         )
 

@@ -149,7 +149,7 @@ class EngineChat:
 
         events = self._run(
             rendered.ids,
-            self._filled(request.sampling),
+            self._filled(request.sampling, request.trail),
             salt=request.caller.tenant,
             deadline_s=request.deadline_s,
             priority=request.priority,
@@ -163,7 +163,7 @@ class EngineChat:
 
     async def complete(self, request: CompletionRequest) -> AsyncGenerator[Event, None]:
         """Continue a raw prompt."""
-        sampling = self._filled(request.sampling)
+        sampling = self._filled(request.sampling, request.trail)
         prompt = request.prompt
         if isinstance(prompt, str):
             self._refuse_hopeless(len(prompt), param="prompt")
@@ -240,14 +240,20 @@ class EngineChat:
             raise TemplateError(self._template.message, param="messages")
         return self._template
 
-    def _filled(self, sampling: SamplingParams) -> SamplingParams:
+    def _filled(self, sampling: SamplingParams, trail: Trail) -> SamplingParams:
         """The caller's values, else the model's, else ours; and a seed."""
+        filled: dict[str, float | int] = {}
         for name in _DEFAULTED:
             value = getattr(self._defaults, name)
             if value is not None and name not in sampling.given:
-                sampling = replace(sampling, **{name: value})
+                filled[name] = value
+        if filled:
+            sampling = replace(sampling, **filled)
+            trail.note("parameters", "generation_config", **filled)
         if sampling.seed is None:
-            sampling = replace(sampling, seed=secrets.randbits(63))
+            seed = secrets.randbits(63)
+            sampling = replace(sampling, seed=seed)
+            trail.note("parameters", "drawn", seed=seed)
         return sampling
 
     async def _run(

@@ -10,9 +10,10 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 
+from headrace.gateway import tracing
 from headrace.gateway.billing import usage_of
 from headrace.gateway.calls import need_codec
-from headrace.gateway.flight import Flight
+from headrace.gateway.flight import Flight, Settled
 from headrace.gateway.http import Exchange
 from headrace.gateway.need import Need
 from headrace.gateway.services import Served, Services
@@ -48,7 +49,9 @@ async def admit_chat(
 
     Raises: As `Ledger.hold` and `PriceBook.of`; a template's error.
     """
+    tracing.asked(exchange, flight, served, request)
     if services.ledger is None:
+        tracing.admitted(flight, request.sampling)
         return request
     if served.codec is None:
         length = most_tokens(request)
@@ -56,7 +59,10 @@ async def admit_chat(
         length = len(served.codec.render(request).ids)
     else:
         length = len((await asyncio.to_thread(served.codec.render, request)).ids)
+    if served.codec is not None:
+        flight.mark("rendered")
     [sampling] = await _admit(services, exchange, flight, served, [length], [request.sampling])
+    tracing.admitted(flight, sampling)
     return replace(request, sampling=sampling)
 
 
@@ -68,7 +74,9 @@ async def admit_completions(
     requests: Sequence[CompletionRequest],
 ) -> list[CompletionRequest]:
     """Hold for raw prompts, all together. Raises: As `Ledger.hold` and `PriceBook.of`."""
+    tracing.asked(exchange, flight, served, requests[0])
     if services.ledger is None:
+        tracing.admitted(flight, requests[0].sampling)
         return list(requests)
     codec = need_codec(served)
     inputs: list[int] = []
@@ -82,6 +90,7 @@ async def admit_completions(
             inputs.append(len(request.prompt))
     samplings = [request.sampling for request in requests]
     admitted = await _admit(services, exchange, flight, served, inputs, samplings)
+    tracing.admitted(flight, admitted[0])
     return [replace(r, sampling=s) for r, s in zip(requests, admitted, strict=True)]
 
 
@@ -136,9 +145,11 @@ async def _admit(
         )
     )
 
-    def settle(usage: Usage, finish: str) -> Usage | None:
+    def settle(usage: Usage, finish: str) -> Settled | None:
         booked = ledger.settle(hold, usage, finish=finish, trail=flight.trail)
-        return usage_of(booked) if booked is not None and booked.estimated else None
+        if booked is None:
+            return None
+        return Settled(booked.cost_nanousd, usage_of(booked) if booked.estimated else None)
 
     flight.settle = settle
     each = hold.output_tokens // choices if hold.clamped else max(longest)

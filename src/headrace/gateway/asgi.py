@@ -17,6 +17,7 @@ from headrace.errors import (
     PermissionDenied,
     ServiceError,
 )
+from headrace.gateway import tracing
 from headrace.gateway.data import TABLE
 from headrace.gateway.flight import Flight
 from headrace.gateway.http import ASGIApp, ClientLeft, Exchange, Header, Receive, Scope, Send
@@ -87,11 +88,14 @@ async def _answer(services: Services, exchange: Exchange) -> None:
                 route=name,
                 metrics=services.metrics,
                 sinks=services.sinks,
+                detail_sinks=services.detail_sinks,
             )
             services.metrics.arrived(name)
+            tracing.begin(exchange, flight)
         caller = await _identify(services, exchange, route)
         accounted = flight or Flight(id=exchange.request_id, route=name, metrics=services.metrics)
         accounted.caller = caller
+        tracing.identified(services, accounted, caller)
         await route.handler(services, exchange, accounted, caller)
     except ClientLeft:
         if flight is not None:

@@ -1,6 +1,7 @@
 """The routes that need a key, all of them: a surface that is not here is not served."""
 
 from headrace.gateway import files, routes
+from headrace.gateway.explain import explain
 from headrace.gateway.messages import count_tokens, messages
 from headrace.gateway.responses import delete_response, get_response, input_items, responses
 from headrace.gateway.table import DataRoute, Handler, Table
@@ -29,6 +30,7 @@ DATA: tuple[DataRoute, ...] = (
     _route("POST", "/tokenize", routes.tokenize),
     _route("POST", "/detokenize", routes.detokenize),
     _route("POST", "/render", routes.render),
+    _route("GET", "/v1/requests/{id}/explain", explain),
     _route("GET", "/metrics", routes.metrics),
 )
 

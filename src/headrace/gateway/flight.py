@@ -8,8 +8,10 @@ is its own word, or what had been delivered.
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
 
 from headrace.errors import HeadraceError
+from headrace.gateway.detail import Detail
 from headrace.gateway.http import closing
 from headrace.observe.metrics import Metrics
 from headrace.observe.usage import UsageRecord, UsageSink
@@ -30,6 +32,22 @@ from headrace.types import (
 CLIENT_LEFT = 499
 """nginx's status for a client that closed the connection; only in records."""
 _NOBODY = Caller(key_id="")
+
+
+class Settled(NamedTuple):
+    """What the ledger booked of a request."""
+
+    cost_nanousd: int
+    usage: Usage | None = None
+    """Where it is other than what the client was told."""
+
+
+class DetailSink(Protocol):
+    """Whatever keeps more of a request than its usage record."""
+
+    def take(self, record: UsageRecord, detail: Detail) -> None:
+        """Take one; must neither block nor raise."""
+        ...
 
 
 @dataclass(slots=True)
@@ -54,13 +72,18 @@ class Flight:
     model: str = ""
     end_user: str = ""
     streamed: bool = False
-    settle: Callable[[Usage, str], Usage | None] | None = None
-    """What to do with the usage in the end, set where money or rates were held for it; returns what
-    was booked, which the record then says too."""
+    settle: Callable[[Usage, str], Settled | None] | None = None
+    """What to do with the usage in the end, set where money or rates were held for it; the record
+    then says what was booked."""
     finish: str = ""
     status: int = 0
     trail: Trail = field(default_factory=Trail)
     """Given to the request, so that everybody on its way adds to it."""
+    detail: Detail | None = None
+    """What a trace says beside the record; None = nobody keeps one."""
+    detail_sinks: tuple[DetailSink, ...] = ()
+    on_started: Callable[[], None] | None = None
+    """Called once, before the first byte of the answer: the last moment for its headers."""
     _began: float = field(default_factory=time.monotonic)
     _began_unix: float = field(default_factory=time.time)
     _admitted: float | None = None
@@ -79,6 +102,8 @@ class Flight:
         """The request ends with this error."""
         self.finish = error.code
         self.status = error.status
+        if self.detail is not None:
+            self.detail.error = error.message
         known = getattr(error, "usage", None)
         # A worker that died tells what a client had got; of several prompts it is unclear whose.
         if isinstance(known, Usage) and len(self._tallies) == 1:
@@ -94,8 +119,9 @@ class Flight:
         """Make the record and give it to everybody who books it."""
         caller = self.caller or _NOBODY
         usage, finish = self._usage(), self.finish or "none"
-        if self.settle is not None:
-            usage = self.settle(usage, finish) or usage
+        settled = None if self.settle is None else self.settle(usage, finish)
+        if settled is not None and settled.usage is not None:
+            usage = settled.usage
         record = UsageRecord(
             id=self.id,
             route=self.route,
@@ -117,19 +143,41 @@ class Flight:
             legs=tuple(self.trail.legs),
             notes=tuple(self.trail.notes),
             cache=self.trail.cache,
+            cost_nanousd=None if settled is None else settled.cost_nanousd,
         )
         for sink in (self.metrics, *self.sinks):
             sink.record(record)
+        self._tell(record)
         return record
+
+    def mark(self, moment: str) -> None:
+        """A moment of the trace is now."""
+        if self.detail is not None:
+            self.detail.mark(moment)
+
+    def _tell(self, record: UsageRecord) -> None:
+        detail = self.detail
+        if detail is None:
+            return
+        if self._first is not None and self._last:
+            detail.marks["first"] = self._first
+            detail.marks["last"] = max(self._last.values()) - self._began
+        detail.end()
+        for sink in self.detail_sinks:
+            sink.take(record, detail)
 
     def _note(self, prompt: int, event: Event) -> None:
         now = time.monotonic()
+        if self.detail is not None and self.detail.keeps_content:
+            self.detail.see(prompt, event)
         tally = self._tallies.setdefault(prompt, _Tally())
         match event:
             case Started():
                 tally.prompt_tokens = event.prompt_tokens
                 if self._admitted is None:
                     self._admitted = now - self._began
+                    if self.on_started is not None:
+                        self.on_started()
             case TextDelta() | ReasoningDelta() | ToolCallDelta():
                 tally.delivered += len(event.token_ids)
                 if self._first is None:

@@ -69,6 +69,10 @@ class Exchange:
         """As `header`, by a lower-case name as text."""
         return self.header(name.encode())
 
+    def header_values(self, name: bytes) -> list[str]:
+        """Every value of a request header that may come more than once."""
+        return [value.decode("latin-1") for found, value in self.scope["headers"] if found == name]
+
     async def body(self, *, max_bytes: int, timeout_s: float) -> bytes:
         """The whole body.
 

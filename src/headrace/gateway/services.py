@@ -5,11 +5,13 @@ from dataclasses import dataclass, field
 
 from headrace.gateway.codec import TextCodec
 from headrace.gateway.file_store import FileStore
+from headrace.gateway.flight import DetailSink
 from headrace.gateway.http import ASGIApp
 from headrace.gateway.keys import Keys
 from headrace.gateway.ledger import Ledger
 from headrace.gateway.prices import Prices
 from headrace.gateway.stored import StoredResponses
+from headrace.gateway.traces import Traces
 from headrace.observe.metrics import EngineStats, Metrics
 from headrace.observe.usage import UsageSink
 from headrace.providers.residency import Residency
@@ -96,6 +98,10 @@ class Services:
     """Asked at each view of /metrics."""
     sinks: tuple[UsageSink, ...] = ()
     """Get every usage record, beside the metrics."""
+    traces: Traces | None = None
+    """None = none are kept."""
+    detail_sinks: tuple[DetailSink, ...] = ()
+    """Get every record with its detail; `traces` is one of them."""
     limits: Limits = Limits()
     allowed_hosts: frozenset[str] = frozenset()
     """Names that a `Host` header may have beside loopback ones, where no key is asked for."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
+from headrace.observe.pipeline import Pipelines
 from headrace.observe.usage import UsageRecord
 from headrace.types import Usage
 
@@ -83,6 +84,7 @@ class Metrics:
             buckets=_LATENCY_S,
             registry=registry,
         )
+        self.pipelines = Pipelines(registry)
         self._reloads = Counter(
             "headrace_config_reloads",
             "Readings of changed settings",

@@ -44,6 +44,8 @@ class UsageRecord:
     """Every decision on the way, in order."""
     cache: str = ""
     """hit | miss; empty = no cache was asked."""
+    cost_nanousd: int | None = None
+    """As the ledger books it; None where there is none, or nothing was held."""
 
 
 class UsageSink(Protocol):

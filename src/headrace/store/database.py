@@ -8,6 +8,7 @@ transaction gives a function of the connection that may run more than once.
 
 import asyncio
 import random
+import sqlite3
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,6 +26,7 @@ from headrace.store.migrate import upgrade
 T = TypeVar("T")
 Work = Callable[[AsyncConnection], Awaitable[T]]
 _ATTEMPTS = 8
+_LOG_PAUSES_S = (0.05, 0.2, 0.5, 1.0)
 _AGAIN = ("40001", "40P01")
 """PostgreSQL's serialization_failure and deadlock_detected."""
 _PRAGMAS = (
@@ -93,6 +95,37 @@ class Database:
             async with self._writing:
                 return await self._attempts(work)
         return await self._attempts(work)
+
+    async def scrub(self, *tables: str) -> bool:
+        """Remove what deleted rows left behind in the files; true where nothing is left.
+
+        SQLite: the database is rewritten whole and its log emptied, for overwriting what is deleted
+        (`secure_delete`) misses copies that the tree made when it grew. False where somebody else
+        reads from the log just now. PostgreSQL: the tables' dead row versions are vacuumed; old
+        copies in its own log and backups are its operator's.
+
+        Raises: StoreUnavailable.
+        """
+        try:
+            if self._writing is None:
+                async with self.engine.connect() as connection:
+                    await connection.execution_options(isolation_level="AUTOCOMMIT")
+                    for table in tables:
+                        await connection.execute(text(f'VACUUM "{table}"'))
+                return True
+            async with self._writing, self.engine.connect() as connection:
+                raw: Any = (await connection.get_raw_connection()).driver_connection
+                await raw.execute("VACUUM")
+                for pause_s in _LOG_PAUSES_S:
+                    cursor = await raw.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                    busy, _, _ = await cursor.fetchone()
+                    await cursor.close()
+                    if not busy:
+                        return True
+                    await asyncio.sleep(pause_s)
+                return False
+        except (DBAPIError, PoolTimeout, OSError, sqlite3.Error) as error:
+            raise _unavailable(error) from error
 
     async def _attempts(self, work: Work[T]) -> T:
         for attempt in range(_ATTEMPTS):
