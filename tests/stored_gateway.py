@@ -1,5 +1,6 @@
 """A gateway over a real store in the test's own loop: two teams with a key each."""
 
+import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -14,8 +15,11 @@ from databases import fresh
 from gateway_server import Records
 from gateway_server import services as scripted
 from headrace.gateway.asgi import build
+from headrace.gateway.batch_queue import BatchQueue
+from headrace.gateway.batch_runner import BatchLimits, BatchRunner
 from headrace.gateway.file_store import FileLimits, FileStore
-from headrace.gateway.keys import StoreKeys
+from headrace.gateway.http import stop
+from headrace.gateway.keys import StoreKeys, caller_by_id
 from headrace.gateway.live import Live
 from headrace.gateway.services import Services
 from headrace.store import identity
@@ -24,6 +28,7 @@ from headrace.store.changes import Changes
 from headrace.store.database import Database
 from headrace.store.identity import MadeKey, NewKey
 from headrace.testing import Step, reply
+from headrace.types import Caller
 
 TEAMS = ("red", "blue")
 Script = Sequence[Step] | Callable[..., Iterable[Step]]
@@ -36,6 +41,7 @@ class Stored:
     live: Live
     database: Database
     files: FileStore
+    queue: BatchQueue
     records: Records
     keys: dict[str, MadeKey]
     client: httpx.AsyncClient
@@ -50,6 +56,32 @@ class Stored:
             http_client=self.client,  # pyright: ignore[reportArgumentType] - its stubs name a fork
             max_retries=0,
         )
+
+    def runner(self, *, lease_s: int = 30, **limits: int) -> BatchRunner:
+        """One replica's, to be run."""
+
+        async def identify(key: str, feature: str, route: str) -> Caller:
+            return await caller_by_id(
+                self.database, key, feature=feature, route=route, now_s=self.queue.now_s
+            )
+
+        return BatchRunner(
+            self.live,
+            self.queue,
+            identify=identify,
+            limits=BatchLimits(**limits),
+            lease_s=lease_s,
+            poll_s=0.02,
+        )
+
+    @contextlib.asynccontextmanager
+    async def working(self, *runners: BatchRunner) -> AsyncGenerator[None]:
+        """Runners at work in the block."""
+        tasks = [asyncio.create_task(runner.run()) for runner in runners]
+        try:
+            yield
+        finally:
+            await stop(*tasks)
 
     async def call(
         self, method: str, path: str, *, team: str = "red", **options: Any
@@ -88,15 +120,17 @@ async def stored(
         files = FileStore(
             database, open_blobs(database, directory / "files"), limits or FileLimits()
         )
+        queue = BatchQueue(files, max_lines=20)
         records, changes = Records(), Changes(database)
         made = replace(
             scripted(script, base=base),
             metrics=records,
             keys=StoreKeys(database, changes),
             files=files,
+            batches=queue,
         )
         live = Live(made)
         app: Any = build(live)
         transport = httpx.ASGITransport(app=app)
         async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
-            yield Stored(live, database, files, records, keys, client, changes, directory)
+            yield Stored(live, database, files, queue, records, keys, client, changes, directory)

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from headrace.engine.client import EngineClient
     from headrace.engine.core import EngineCore
     from headrace.engine.rollouts import RolloutEngine
+    from headrace.gateway.batch_queue import BatchQueue
     from headrace.gateway.control import Control
-    from headrace.gateway.file_store import FileStore
     from headrace.gateway.live import Live
     from headrace.gateway.reload import ConfigState, Reloader
     from headrace.gateway.services import Health, Served, Services
@@ -233,6 +233,7 @@ async def _serve(
     starting: asyncio.Task[None] | None = None
     serving: asyncio.Task[None] | None = None
     stack = contextlib.AsyncExitStack()
+    working = contextlib.AsyncExitStack()
     try:
         control: Control | None = None
         if settings.server.auth or settings.store.url:
@@ -246,7 +247,8 @@ async def _serve(
             starting = asyncio.create_task(client.start())
             # While the worker imports and loads, this process reads the tokenizer.
             chat = await asyncio.to_thread(_local, client, path, settings)
-        house = _House(client=client, chat=chat, control=control, stored=stored)
+        queue = None if control is None else _batch_queue(settings, control.database)
+        house = _House(client=client, chat=chat, control=control, stored=stored, queue=queue)
         if control is not None and settings.traces.enabled:
             house.traces = await stack.enter_async_context(
                 open_traces(
@@ -260,6 +262,8 @@ async def _serve(
             )
         live = house.open(settings)
         stack.push_async_callback(live.aclose)
+        if queue is not None:
+            await working.enter_async_context(_batches(settings, live, queue))
         if source is not None:
             await stack.enter_async_context(_following(house, live, settings, source))
         server = uvicorn.Server(
@@ -286,6 +290,7 @@ async def _serve(
         if starting is not None and starting.done():
             await starting
     finally:
+        await working.aclose()  # before the engine drains: it would wait for lines of batches
         if starting is not None and local is not None:
             starting.cancel()
             await local[0].drain()
@@ -405,13 +410,17 @@ class _House:
         chat: "EngineChat | None",
         control: "Control | None",
         stored: "StoredResponses | None",
+        queue: "BatchQueue | None",
     ) -> None:
+        from headrace.gateway.load import Load
         from headrace.observe.metrics import Metrics
 
         self._client = client
         self._chat = chat
         self._control = control
         self._stored = stored
+        self._queue = queue
+        self._load = Load()
         self.metrics = Metrics()
         self.reloader: Reloader | None = None
         self.traces: Traces | None = None
@@ -468,7 +477,9 @@ class _House:
             allowed_hosts=frozenset(name.lower() for name in settings.server.allowed_hosts),
             keys=None if control is None else control.keys,
             ledger=None if control is None else control.ledger,
-            files=None if control is None else _files(settings, control.database),
+            files=None if self._queue is None else self._queue.files,
+            batches=self._queue,
+            load=self._load,
             responses=self._stored,
             prices=None
             if control is None
@@ -535,7 +546,8 @@ async def _following(
             loop.remove_signal_handler(hangup)
 
 
-def _files(settings: Settings, database: "Database") -> "FileStore":
+def _batch_queue(settings: Settings, database: "Database") -> "BatchQueue":
+    from headrace.gateway.batch_queue import BatchQueue
     from headrace.gateway.file_store import FileLimits, FileStore
     from headrace.store.blobs import open_blobs
 
@@ -544,7 +556,34 @@ def _files(settings: Settings, database: "Database") -> "FileStore":
         team_bytes=settings.files.team_bytes,
         upload_s=settings.files.upload_s,
     )
-    return FileStore(database, open_blobs(database, state_dir(settings) / "files"), limits)
+    files = FileStore(database, open_blobs(database, state_dir(settings) / "files"), limits)
+    return BatchQueue(files, max_lines=settings.batches.max_lines)
+
+
+@contextlib.asynccontextmanager
+async def _batches(settings: Settings, live: "Live", queue: "BatchQueue") -> AsyncGenerator[None]:
+    """Work off batches, until the end of the block."""
+    from headrace.gateway.batch_runner import BatchLimits, BatchRunner
+    from headrace.gateway.http import stop
+    from headrace.gateway.keys import caller_by_id
+    from headrace.types import Caller
+
+    async def identify(key: str, feature: str, route: str) -> Caller:
+        if not settings.server.auth:
+            return Caller(role="admin")
+        return await caller_by_id(
+            queue.database, key, feature=feature, route=route, now_s=queue.now_s
+        )
+
+    limits = BatchLimits(
+        local_lines=settings.batches.local_lines, provider_lines=settings.batches.provider_lines
+    )
+    runner = BatchRunner(live, queue, identify=identify, limits=limits)
+    task = asyncio.create_task(runner.run())
+    try:
+        yield
+    finally:
+        await stop(task)
 
 
 def _engine_stats(values: dict[str, float], restarts: int) -> "EngineStats":

@@ -165,6 +165,19 @@ class TraceSettings:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class BatchSettings:
+    """`/v1/batches`: requests that run in idle capacity."""
+
+    local_lines: int = 16
+    """Requests of batches that this process gives to its own engine at once; the engine runs them
+    in what other requests leave."""
+    provider_lines: int = 8
+    """And to providers, less one for each other request that is being answered; at least one."""
+    max_lines: int = 50_000
+    """Requests of one batch."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class PathSettings:
     state_dir: str = ""
     """API keys and other state; empty = $XDG_STATE_HOME/headrace or ~/.local/state/headrace."""
@@ -347,6 +360,7 @@ class Settings:
     routing: RoutingSettings = RoutingSettings()
     cache: CacheSettings = CacheSettings()
     files: FileSettings = FileSettings()
+    batches: BatchSettings = BatchSettings()
     responses: ResponsesSettings = ResponsesSettings()
     pricing: PricingSettings = PricingSettings()
     alerts: AlertSettings = AlertSettings()

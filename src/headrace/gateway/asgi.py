@@ -8,6 +8,7 @@ request's id, on Anthropic's routes Anthropic's; a bug is a 500 whose traceback 
 
 import logging
 import uuid
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 from headrace.errors import (
@@ -70,6 +71,36 @@ def build(services: Services | Live) -> ASGIApp:
 
 
 async def _answer(services: Services, exchange: Exchange) -> None:
+    def fly(route: str) -> Flight:
+        return Flight(
+            id=exchange.request_id,
+            route=route,
+            metrics=services.metrics,
+            sinks=services.sinks,
+            detail_sinks=services.detail_sinks,
+        )
+
+    async def identify(route: DataRoute) -> Caller:
+        return await _identify(services, exchange, route)
+
+    await serve(services, exchange, fly=fly, identify=identify)
+
+
+async def serve(
+    services: Services,
+    exchange: Exchange,
+    *,
+    fly: Callable[[str], Flight],
+    identify: Callable[[DataRoute], Awaitable[Caller]],
+) -> None:
+    """Answer one request, whatever becomes of it.
+
+    Args:
+        services: Of its generation.
+        exchange: It, and where the answer goes.
+        fly: Makes the flight that accounts for a POST to this route.
+        identify: Says who asks; called before the body is read.
+    """
     open_route = OPEN.get(exchange.path)
     flight: Flight | None = None
     try:
@@ -83,16 +114,11 @@ async def _answer(services: Services, exchange: Exchange) -> None:
         )
         name = route.template
         if exchange.method == "POST":
-            flight = Flight(
-                id=exchange.request_id,
-                route=name,
-                metrics=services.metrics,
-                sinks=services.sinks,
-                detail_sinks=services.detail_sinks,
-            )
+            flight = fly(name)
+            services.load.enter(flight.priority)
             services.metrics.arrived(name)
             tracing.begin(exchange, flight)
-        caller = await _identify(services, exchange, route)
+        caller = await identify(route)
         accounted = flight or Flight(id=exchange.request_id, route=name, metrics=services.metrics)
         accounted.caller = caller
         tracing.identified(services, accounted, caller)
@@ -112,6 +138,7 @@ async def _answer(services: Services, exchange: Exchange) -> None:
         raise
     finally:
         if flight is not None:
+            services.load.leave(flight.priority)
             flight.status = flight.status or exchange.status
             flight.land()
 

@@ -1,6 +1,6 @@
 """The routes that need a key, all of them: a surface that is not here is not served."""
 
-from headrace.gateway import files, routes
+from headrace.gateway import batches, files, routes
 from headrace.gateway.explain import explain
 from headrace.gateway.messages import count_tokens, messages
 from headrace.gateway.responses import delete_response, get_response, input_items, responses
@@ -20,6 +20,10 @@ DATA: tuple[DataRoute, ...] = (
     _route("GET", "/v1/responses/{id}/input_items", input_items),
     _route("POST", "/v1/messages", messages),
     _route("POST", "/v1/messages/count_tokens", count_tokens),
+    _route("POST", "/v1/batches", batches.create),
+    _route("GET", "/v1/batches", batches.list_batches),
+    _route("GET", "/v1/batches/{batch}", batches.get_batch),
+    _route("POST", "/v1/batches/{batch}/cancel", batches.cancel),
     _route("POST", "/v1/files", files.upload),
     _route("GET", "/v1/files", files.list_files),
     _route("GET", "/v1/files/{file}", files.get_file),

@@ -20,6 +20,7 @@ from headrace.types import (
     Event,
     Finished,
     FinishReason,
+    Priority,
     ReasoningDelta,
     Started,
     TextDelta,
@@ -75,8 +76,14 @@ class Flight:
     settle: Callable[[Usage, str], Settled | None] | None = None
     """What to do with the usage in the end, set where money or rates were held for it; the record
     then says what was booked."""
+    priority: Priority = Priority.INTERACTIVE
+    """Given to the request."""
+    batch: str = ""
+    """Id of the batch that it is a line of."""
     finish: str = ""
     status: int = 0
+    error: HeadraceError | None = None
+    """With which it ended."""
     trail: Trail = field(default_factory=Trail)
     """Given to the request, so that everybody on its way adds to it."""
     detail: Detail | None = None
@@ -91,6 +98,11 @@ class Flight:
     _tallies: dict[int, _Tally] = field(default_factory=dict[int, _Tally])
     _last: dict[tuple[int, int], float] = field(default_factory=dict[tuple[int, int], float])
 
+    @property
+    def usage(self) -> Usage:
+        """As far as it is known."""
+        return self._usage()
+
     async def watch(self, prompt: int, events: AsyncIterator[Event]) -> AsyncIterator[Event]:
         """The same events, each noted on its way."""
         async with closing(events):
@@ -100,6 +112,7 @@ class Flight:
 
     def failed(self, error: HeadraceError) -> None:
         """The request ends with this error."""
+        self.error = error
         self.finish = error.code
         self.status = error.status
         if self.detail is not None:

@@ -12,10 +12,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from headrace.errors import InvalidParameter, PermissionDenied, Unauthorized
+from headrace.errors import InvalidParameter, NotFound, PermissionDenied, Unauthorized
 from headrace.store.changes import Changes
 from headrace.store.database import Database
-from headrace.store.identity import Key, digest, find_key
+from headrace.store.identity import Key, digest, find_key, get_key
 from headrace.types import Caller
 
 FEATURE_HEADER = b"x-headrace-feature"
@@ -115,11 +115,7 @@ class StoreKeys:
         if self._clock() >= known.ends_s:
             raise Unauthorized("this API key has expired or was revoked")
         key = known.key
-        if key.routes and not _within(credentials.route, key.routes):
-            raise PermissionDenied(
-                f"the key {key.id} is for {', '.join(sorted(key.routes))}, not for "
-                f"{credentials.route[:80]}"
-            )
+        check_route(key.id, key.routes, credentials.route)
         feature = credentials.feature or ""
         caller = known.callers.get(feature)
         if caller is None:
@@ -145,6 +141,31 @@ class StoreKeys:
                 self._known.pop(next(iter(self._known)))
             self._known[sha256] = known
         return known
+
+
+async def caller_by_id(
+    database: Database, id: str, *, feature: str, route: str, now_s: float
+) -> Caller:
+    """Who made something that runs later, with the rights that the key has now.
+
+    Raises: As `Keys.identify`.
+    """
+    try:
+        key = await database.read(lambda connection: get_key(connection, id))
+    except NotFound:
+        raise Unauthorized(f"the key {id[:80]!r} that asked for this is gone") from None
+    if not key.live(now_s):
+        raise Unauthorized(f"the key {id} that asked for this has expired or was revoked")
+    check_route(key.id, key.routes, route)
+    return _caller(key, feature)
+
+
+def check_route(key_id: str, routes: frozenset[str], route: str) -> None:
+    """Raises: PermissionDenied where a key that is scoped to routes is not for this one."""
+    if routes and not _within(route, routes):
+        raise PermissionDenied(
+            f"the key {key_id} is for {', '.join(sorted(routes))}, not for {route[:80]}"
+        )
 
 
 def _token(credentials: Credentials) -> str:

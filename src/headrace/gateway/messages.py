@@ -29,6 +29,7 @@ async def messages(services: Services, exchange: Exchange, flight: Flight, calle
         caller=caller,
         trace=exchange.request_id,
         trail=flight.trail,
+        priority=flight.priority,
         streamed=call.stream,
     )
     request = await admit_chat(services, exchange, flight, served, request)

@@ -38,7 +38,13 @@ async def responses(services: Services, exchange: Exchange, flight: Flight, call
     served = find(services, call.request.model, caller)
     name_flight(flight, served, streamed=call.stream, end_user=call.end_user)
     call = await _resumed(services.responses, call, caller)
-    request = replace(call.request, caller=caller, trace=exchange.request_id, trail=flight.trail)
+    request = replace(
+        call.request,
+        caller=caller,
+        trace=exchange.request_id,
+        trail=flight.trail,
+        priority=flight.priority,
+    )
     request = await admit_chat(services, exchange, flight, served, request)
     call = replace(call, request=request)
     keeping = _Keeping(

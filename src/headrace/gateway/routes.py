@@ -49,6 +49,7 @@ async def chat(services: Services, exchange: Exchange, flight: Flight, caller: C
         caller=caller,
         trace=exchange.request_id,
         trail=flight.trail,
+        priority=flight.priority,
         streamed=call.stream,
     )
     request = await admit_chat(services, exchange, flight, served, request)
@@ -104,6 +105,7 @@ async def completions(
             caller=caller,
             trace=f"{exchange.request_id}-{at}" if many else exchange.request_id,
             trail=flight.trail,
+            priority=flight.priority,
         )
         for at, item in enumerate(call.requests)
     ]

@@ -3,12 +3,14 @@
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
+from headrace.gateway.batch_queue import BatchQueue
 from headrace.gateway.codec import TextCodec
 from headrace.gateway.file_store import FileStore
 from headrace.gateway.flight import DetailSink
 from headrace.gateway.http import ASGIApp
 from headrace.gateway.keys import Keys
 from headrace.gateway.ledger import Ledger
+from headrace.gateway.load import Load
 from headrace.gateway.prices import Prices
 from headrace.gateway.stored import StoredResponses
 from headrace.gateway.traces import Traces
@@ -90,6 +92,9 @@ class Services:
     """Where requests of which data class may go."""
     files: FileStore | None = None
     """None = there is no store to keep any."""
+    batches: BatchQueue | None = None
+    load: Load = field(default_factory=Load)
+    """What is being answered now."""
     responses: StoredResponses | None = None
     """None = answers are not kept."""
     health: Callable[[], Health] = always_ready

@@ -10,7 +10,7 @@ loses them to others, and what it writes then is refused, because the row is not
 Invariants: a line has one result; the files of a batch and its end are one transaction.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -33,7 +33,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from headrace.errors import Conflict, InvalidParameter, NotFound
 from headrace.store.database import Database
-from headrace.store.files import File, Owner, Page, add_output, fetch_page, get_file
+from headrace.store.files import LIVE_STATES, File, Owner, Page, add_output, fetch_page, get_file
 from headrace.store.tables import batch_lines, batches
 from headrace.types import Usage
 
@@ -86,6 +86,22 @@ class Result(NamedTuple):
     text: str
     """As it will be in the output or error file, without the newline."""
     usage: Usage
+
+
+class EndedLine(NamedTuple):
+    """A line of a batch that goes on no more."""
+
+    line: int
+    custom_id: str
+    state: str
+    result: str
+
+
+class Going(NamedTuple):
+    """A batch whose lines may be claimed."""
+
+    id: str
+    model: str
 
 
 async def add_batch(connection: AsyncConnection, new: NewBatch) -> Row[Any]:
@@ -151,6 +167,12 @@ async def cancel(connection: AsyncConnection, id: str, owner: Owner, *, now_s: i
     elif state is not None and state != "cancelling":
         raise Conflict(f"the batch {id} is {state}; only one that has not ended can be cancelled")
     return await get_batch(connection, id, owner)
+
+
+async def any_live(connection: AsyncConnection) -> bool:
+    """Whether there is a batch that has not ended."""
+    query = select(batches.c.id).where(batches.c.state.in_(LIVE_STATES)).limit(1)
+    return await connection.scalar(query) is not None
 
 
 # --- the work on a batch ------------------------------------------------------------------------
@@ -263,8 +285,8 @@ async def fail(
 
 async def results(
     connection: AsyncConnection, id: str, *, after: int, limit: int
-) -> list[Row[Any]]:
-    """Lines as (line, custom_id, state, result), in order."""
+) -> list[EndedLine]:
+    """Some of its lines, in order."""
     c = batch_lines.c
     query = (
         select(c.line, c.custom_id, c.state, c.result)
@@ -272,7 +294,7 @@ async def results(
         .order_by(c.line)
         .limit(limit)
     )
-    return list(await connection.execute(query))
+    return [EndedLine(*row) for row in await connection.execute(query)]
 
 
 async def end(
@@ -299,7 +321,7 @@ async def end(
         .select_from(batch_lines)
         .where(c.batch == id)
     )
-    sums: Mapping[str, Any] = (await connection.execute(counts)).one()._mapping
+    sums = (await connection.execute(counts)).mappings().one()
     for file in (output, errors):
         if file is not None:
             await add_output(connection, file)
@@ -324,10 +346,10 @@ async def end(
 # --- the lines ----------------------------------------------------------------------------------
 
 
-async def going(connection: AsyncConnection) -> list[Row[Any]]:
-    """Batches whose lines may be claimed, as (id, model)."""
+async def going(connection: AsyncConnection) -> list[Going]:
+    """Batches whose lines may be claimed."""
     query = select(batches.c.id, batches.c.model).where(batches.c.state == "in_progress")
-    return list(await connection.execute(query))
+    return [Going(*row) for row in await connection.execute(query)]
 
 
 async def claim_lines(
@@ -384,9 +406,7 @@ async def renew_lines(
     return {(row.batch, row.line) for row in await connection.execute(kept)}
 
 
-async def finish_line(
-    connection: AsyncConnection, worker: str, line: Line, result: Result
-) -> bool:
+async def finish_line(connection: AsyncConnection, worker: str, line: Line, result: Result) -> bool:
     """Write how a line ended; whether it was still ours."""
     usage = result.usage
     changed = await connection.execute(

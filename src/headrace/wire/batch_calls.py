@@ -1,7 +1,7 @@
 """OpenAI's Batches: the request for one, a line of its input, a line of its output.
 
-A line is `{"custom_id", "method": "POST", "url", "body"}`; the body is the bytes that a live request
-to that endpoint would have, and is read by that endpoint's own decoder when its turn comes.
+A line is `{"custom_id", "method": "POST", "url", "body"}`; the body is the bytes that a live
+request to that endpoint would have, and its own decoder reads it when its turn comes.
 """
 
 import json
@@ -111,7 +111,7 @@ def read_line(data: bytes, endpoint: str) -> BatchLine:
     if not 0 < len(line.custom_id) <= _CUSTOM_ID_CHARS:
         raise LineFault(
             "invalid_custom_id",
-            f"`custom_id` has {len(line.custom_id)} characters; 1 to {_CUSTOM_ID_CHARS} are allowed",
+            f"`custom_id` has {len(line.custom_id)} characters, not 1 to {_CUSTOM_ID_CHARS}",
             "custom_id",
         )
     if line.method != "POST":
@@ -136,9 +136,7 @@ def read_line(data: bytes, endpoint: str) -> BatchLine:
     return BatchLine(line.custom_id, body.model, bytes(line.body))
 
 
-def encode_answer(
-    id: str, custom_id: str, *, status: int, request_id: str, body: bytes
-) -> bytes:
+def encode_answer(id: str, custom_id: str, *, status: int, request_id: str, body: bytes) -> bytes:
     """The line of a request that was answered, well or with an error."""
     answer = {
         "id": id,
@@ -150,16 +148,13 @@ def encode_answer(
         },
         "error": None,
     }
-    # Bodies are JSON without raw newlines in strings; between tokens they would break the line.
-    return msgspec.json.format(msgspec.json.encode(answer), indent=-1)
+    return msgspec.json.encode(answer)
 
 
 def encode_unanswered(id: str, custom_id: str, *, code: str, message: str) -> bytes:
     """The line of a request that never was asked."""
     error = {"code": code, "message": message}
-    return msgspec.json.encode(
-        {"id": id, "custom_id": custom_id, "response": None, "error": error}
-    )
+    return msgspec.json.encode({"id": id, "custom_id": custom_id, "response": None, "error": error})
 
 
 def _metadata(fields: Fields) -> Mapping[str, str] | None:
