@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from headrace.engine.rollouts import RolloutEngine
     from headrace.gateway.batch_queue import BatchQueue
     from headrace.gateway.control import Control
+    from headrace.gateway.exporter import Exporter
     from headrace.gateway.live import Live
     from headrace.gateway.reload import ConfigState, Reloader
     from headrace.gateway.services import Health, Served, ServedEmbedder, Services
@@ -295,6 +296,8 @@ async def _serve(
 
     from headrace.gateway.asgi import build
     from headrace.gateway.control import Control, open_control
+    from headrace.gateway.exporter import open_exporter
+    from headrace.gateway.exporter import rules as exporter_rules
     from headrace.gateway.traces import open_traces
     from headrace.observe import logs
 
@@ -340,6 +343,12 @@ async def _serve(
                     pipeline=house.metrics.pipelines.of("store"),
                 )
             )
+        house.exporter = await stack.enter_async_context(
+            open_exporter(
+                exporter_rules(settings.otlp, settings.providers),
+                pipeline=house.metrics.pipelines.of("otlp"),
+            )
+        )
         live = house.open(settings)
         stack.push_async_callback(live.aclose)
         if queue is not None:
@@ -511,6 +520,7 @@ class _House:
         self.metrics = Metrics()
         self.reloader: Reloader | None = None
         self.traces: Traces | None = None
+        self.exporter: Exporter | None = None
 
     def open(self, settings: Settings) -> "Live":
         """The first services."""
@@ -535,7 +545,7 @@ class _House:
     def _services(self, settings: Settings, opened: contextlib.AsyncExitStack) -> "Services":
         from headrace.console.pages import PageInfo
         from headrace.console.pages import build as build_pages
-        from headrace.gateway import admin
+        from headrace.gateway import admin, exporter
         from headrace.gateway.price_sources import own_price, sources
         from headrace.gateway.prices import Prices
         from headrace.gateway.services import Limits, Services
@@ -544,6 +554,7 @@ class _House:
         from headrace.providers.residency import Residency
 
         trace_rules = rules(settings.traces)
+        otlp_rules = exporter.rules(settings.otlp, settings.providers)
         residency = Residency.of(settings)
         models = _served(settings, self._chat, opened, residency)
         embedders = self._embedders(models)
@@ -560,6 +571,8 @@ class _House:
             )
         if self.traces is not None:
             self.traces.use(trace_rules)
+        if self.exporter is not None:
+            self.exporter.use(otlp_rules)
         return Services(
             models=models,
             embedders=embedders,
@@ -578,7 +591,7 @@ class _House:
             engine_stats=self._engine_stats,
             sinks=(RequestLog(),),
             traces=self.traces,
-            detail_sinks=() if self.traces is None else (self.traces,),
+            detail_sinks=tuple(s for s in (self.traces, self.exporter) if s is not None),
             limits=Limits(max_body_bytes=settings.server.max_body_bytes),
             residency=residency,
             extra=extra,

@@ -217,6 +217,26 @@ class BatchSettings:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class OtlpSettings:
+    """Traces for an OpenTelemetry collector; never with prompts or answers."""
+
+    endpoint: str = ""
+    """http://HOST:4318, to which /v1/traces is added; empty = none."""
+    headers: str = ""
+    """env:NAME or file:PATH of name=value pairs, comma-separated."""
+    encoding: str = "json"
+    """json | protobuf; protobuf needs the extra `otlp`."""
+    names: str = "1.36"
+    """1.36 | latest | both: versions of the GenAI conventions' names."""
+    service: str = "headrace"
+    """`service.name`."""
+    rate: float = 1.0
+    """Part of the traces that is exported."""
+    max_queued: int = 10_000
+    """Traces that wait for the collector; what comes when it is full is dropped and counted."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class PathSettings:
     state_dir: str = ""
     """API keys and other state; empty = $XDG_STATE_HOME/headrace or ~/.local/state/headrace."""
@@ -405,6 +425,7 @@ class Settings:
     pricing: PricingSettings = PricingSettings()
     alerts: AlertSettings = AlertSettings()
     traces: TraceSettings = TraceSettings()
+    otlp: OtlpSettings = OtlpSettings()
     providers: Mapping[str, ProviderSettings] = field(default_factory=dict[str, ProviderSettings])
     routes: Mapping[str, RouteSettings] = field(default_factory=dict[str, RouteSettings])
     data_classes: Mapping[str, DataClassSettings] = field(
@@ -437,6 +458,7 @@ def load(
         values.update({key: (value, str(path)) for key, value in _read_toml(path)})
     known = _keys(Settings())
     by_env = {ENV_PREFIX + key.replace(".", "_").upper(): key for key in known}
+    values.update(_standard(environ))
     for name, text in environ.items():
         if not name.startswith(ENV_PREFIX):
             continue
@@ -454,6 +476,24 @@ def load(
     for key, (value, origin) in values.items():
         settings = with_value(settings, key, value, origin=origin)
     return settings
+
+
+def _standard(environ: Mapping[str, str]) -> dict[str, tuple[object, str]]:
+    """What OpenTelemetry's own environment variables say; ours stand above them."""
+    found: dict[str, tuple[object, str]] = {}
+    for name, key in (
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "otlp.endpoint"),
+        ("OTEL_SERVICE_NAME", "otlp.service"),
+    ):
+        if environ.get(name):
+            found[key] = (environ[name], name)
+    if environ.get("OTEL_EXPORTER_OTLP_HEADERS"):
+        name = "OTEL_EXPORTER_OTLP_HEADERS"
+        found["otlp.headers"] = (f"env:{name}", name)
+    name = "OTEL_SEMCONV_STABILITY_OPT_IN"
+    if "gen_ai_latest_experimental" in environ.get(name, "").replace(" ", "").split(","):
+        found["otlp.names"] = ("latest", name)
+    return found
 
 
 def with_value(settings: Settings, key: str, value: object, *, origin: str) -> Settings:
@@ -480,6 +520,7 @@ LIVE = (
     "routes",
     "data_classes",
     "routing",
+    "otlp",
     "server.max_body_bytes",
     "traces.rate",
     "traces.content_rate",
