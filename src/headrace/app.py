@@ -351,8 +351,9 @@ async def _serve(
         )
         live = house.open(settings)
         stack.push_async_callback(live.aclose)
-        if queue is not None:
-            await working.enter_async_context(_batches(settings, live, queue))
+        if queue is not None and control is not None:
+            working_off = _batches(settings, live, queue, worker=control.worker)
+            await working.enter_async_context(working_off)
         if source is not None:
             await stack.enter_async_context(_following(house, live, settings, source))
         server = uvicorn.Server(
@@ -676,7 +677,9 @@ def _batch_queue(settings: Settings, database: "Database") -> "BatchQueue":
 
 
 @contextlib.asynccontextmanager
-async def _batches(settings: Settings, live: "Live", queue: "BatchQueue") -> AsyncGenerator[None]:
+async def _batches(
+    settings: Settings, live: "Live", queue: "BatchQueue", *, worker: str
+) -> AsyncGenerator[None]:
     """Work off batches, until the end of the block."""
     from headrace.gateway.batch_runner import BatchLimits, BatchRunner
     from headrace.gateway.http import stop
@@ -693,7 +696,7 @@ async def _batches(settings: Settings, live: "Live", queue: "BatchQueue") -> Asy
     limits = BatchLimits(
         local_lines=settings.batches.local_lines, provider_lines=settings.batches.provider_lines
     )
-    runner = BatchRunner(live, queue, identify=identify, limits=limits)
+    runner = BatchRunner(live, queue, identify=identify, limits=limits, worker=worker)
     task = asyncio.create_task(runner.run())
     try:
         yield

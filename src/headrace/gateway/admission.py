@@ -141,6 +141,7 @@ async def _admit(
             caller=flight.caller,
             model=card.name,
             route=flight.route,
+            batch=flight.batch,
             input_tokens=sum(inputs),
             output_tokens=sum(n * s.n for n, s in zip(longest, samplings, strict=True)),
             least_output=choices,

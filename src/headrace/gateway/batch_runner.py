@@ -73,9 +73,22 @@ class BatchRunner:
         *,
         identify: Identify,
         limits: BatchLimits,
+        worker: str = "",
         lease_s: int = LEASE_S,
         poll_s: float = _POLL_S,
     ) -> None:
+        """Prepare.
+
+        Args:
+            live: The services of now.
+            queue: Where batches are.
+            identify: Says who asked for a batch.
+            limits: How many lines at once.
+            worker: The name that the process's journal has too: who finds that journal without its
+                process takes over its lines at once.
+            lease_s: Whoever is silent for longer loses what it works on.
+            poll_s: Between two looks at the store.
+        """
         self._live = live
         self._queue = queue
         self._database = queue.database
@@ -84,7 +97,7 @@ class BatchRunner:
         self._limits = limits
         self._lease_s = lease_s
         self._poll_s = poll_s
-        self._worker = secrets.token_hex(8)
+        self._worker = worker or secrets.token_hex(8)
         self._lines: dict[_At, _Running] = {}
         self._job: asyncio.Task[None] | None = None
         self._renewed_s = 0.0

@@ -35,6 +35,8 @@ class Control:
     ledger: Ledger
     prices: PriceBook
     changes: Changes
+    worker: str
+    """What this process is called in the store."""
     new_key: str | None
     """The admin key of a first start, to be shown once."""
 
@@ -72,7 +74,8 @@ async def open_control(url: str, state_dir: Path, *, auth: bool) -> AsyncGenerat
             )
             new_key = None if made is None else made.token
         keys = StoreKeys(database, changes) if auth else None
-        ledger = Ledger(database, changes, Journal(journals, secrets.token_hex(8)))
+        worker = secrets.token_hex(8)
+        ledger = Ledger(database, changes, Journal(journals, worker))
         tasks += [asyncio.create_task(work) for work in (changes.run(), ledger.run())]
         yield Control(
             database=database,
@@ -80,6 +83,7 @@ async def open_control(url: str, state_dir: Path, *, auth: bool) -> AsyncGenerat
             ledger=ledger,
             prices=PriceBook(database, changes),
             changes=changes,
+            worker=worker,
             new_key=new_key,
         )
     finally:

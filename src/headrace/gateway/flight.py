@@ -153,6 +153,7 @@ class Flight:
             model=self.model,
             end_user=self.end_user,
             streamed=self.streamed,
+            batch=self.batch,
             usage=usage,
             started_s=self._began_unix,
             duration_s=time.monotonic() - self._began,

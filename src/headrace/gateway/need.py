@@ -14,6 +14,8 @@ class Need:
     caller: Caller
     model: str
     route: str
+    batch: str = ""
+    """Id of the batch that it is a line of."""
     input_tokens: int
     """The prompt, exactly; of several prompts together."""
     output_tokens: int

@@ -29,6 +29,8 @@ class UsageRecord:
     """A served model's name; empty where the request named none."""
     end_user: str = ""
     streamed: bool = False
+    batch: str = ""
+    """Id of the batch that it was a line of."""
     usage: Usage = field(default_factory=Usage)
     """As the backend reported it; of a request cut short, what had been delivered."""
     started_s: float = 0.0

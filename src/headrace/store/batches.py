@@ -442,6 +442,14 @@ async def put_back(
     )
 
 
+async def release(connection: AsyncConnection, worker: str) -> None:
+    """A worker is dead: what it had is others' at once, not after its lease."""
+    for table in (batch_lines, batches):
+        await connection.execute(
+            update(table).where(table.c.owner == worker).values(lease_until_s=0)
+        )
+
+
 def _ours(worker: str, line: Line) -> tuple[ColumnElement[bool], ...]:
     c = batch_lines.c
     return (

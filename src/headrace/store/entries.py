@@ -54,6 +54,8 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     model: str = ""
     route: str = ""
     finish: str = ""
+    batch: str = ""
+    """Of a line of a batch; `reruns` says what that means where its worker dies."""
     prompt_tokens: int = 0
     cached_tokens: int = 0
     cache_write_tokens: int = 0
@@ -78,6 +80,12 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 encode = msgspec.json.Encoder().encode
 decode = msgspec.json.Decoder(Entry).decode
+
+
+def reruns(entry: Entry) -> bool:
+    """Whether a request whose worker died is asked again under the same id, and booked then: an
+    attempt that nobody got an answer of is not billed beside it."""
+    return bool(entry.batch)
 
 
 def unresolved(entry: Entry) -> Entry:

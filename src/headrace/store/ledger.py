@@ -16,7 +16,15 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from headrace.store import leases
 from headrace.store.database import Database
-from headrace.store.entries import Entry, LegLine, decode, encode, spell_charges, unresolved
+from headrace.store.entries import (
+    Entry,
+    LegLine,
+    decode,
+    encode,
+    reruns,
+    spell_charges,
+    unresolved,
+)
 from headrace.store.tables import holds, legs, transactions
 
 _COLUMNS = (
@@ -31,6 +39,7 @@ _COLUMNS = (
     "model",
     "route",
     "finish",
+    "batch",
     "prompt_tokens",
     "cached_tokens",
     "cache_write_tokens",
@@ -98,9 +107,12 @@ async def bury(connection: AsyncConnection, database: Database, worker: str) -> 
     """
     rows = await connection.execute(select(holds.c.record).where(holds.c.worker == worker))
     entries = [unresolved(decode(row.record)) for row in rows]
-    fresh = await _insert(connection, database, entries)
+    fresh = await _insert(connection, database, [e for e in entries if not reruns(e)])
     for entry in fresh:
         await leases.spend_lost(connection, worker, entry.charges)
+    for entry in filter(reruns, entries):
+        unspent = [charge._replace(used=0) for charge in entry.charges]
+        await leases.spend_lost(connection, worker, unspent)
     made = [posting for entry in fresh for posting in _spent(entry)]
     made += await _release(connection, [entry.id for entry in entries])
     await _post(connection, database, made)

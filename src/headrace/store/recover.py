@@ -4,8 +4,9 @@ from pathlib import Path
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from headrace.store.batches import release
 from headrace.store.database import Database
-from headrace.store.entries import Entry, unresolved
+from headrace.store.entries import Entry, reruns, unresolved
 from headrace.store.journal import Remains, orphans
 from headrace.store.leases import BURIED, set_state, touch
 from headrace.store.ledger import book
@@ -19,10 +20,15 @@ async def recover(database: Database, directory: Path) -> list[Remains]:
     found: list[Remains] = []
     for orphan in orphans(directory):
         remains = orphan.read()
-        entries = [*remains.ended, *map(unresolved, remains.running)]
+        lost = [unresolved(entry) for entry in remains.running if not reruns(entry)]
+        entries = [*remains.ended, *lost]
+        ids = [entry.id for entry in (*remains.ended, *remains.running)]
 
         async def work(
-            connection: AsyncConnection, worker: str = remains.worker, ended: list[Entry] = entries
+            connection: AsyncConnection,
+            worker: str = remains.worker,
+            ended: list[Entry] = entries,
+            noted: list[str] = ids,
         ) -> None:
             # Waits for whatever the dead worker's last transaction still does in the database.
             await touch(connection, database, worker, lease_s=0)
@@ -31,10 +37,11 @@ async def recover(database: Database, directory: Path) -> list[Remains]:
                 database,
                 worker,
                 entries=ended,
-                noted=[entry.id for entry in ended],
+                noted=noted,
                 running=(),
                 targets={},
             )
+            await release(connection, worker)
             await set_state(connection, worker, BURIED)
 
         await database.write(work)

@@ -211,6 +211,7 @@ transactions = Table(
     _text("model"),
     _text("route"),
     _text("finish"),
+    _text("batch"),
     _number("prompt_tokens"),
     _number("cached_tokens"),
     _number("cache_write_tokens"),

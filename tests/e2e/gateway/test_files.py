@@ -247,6 +247,7 @@ async def leave(gateway: Stored) -> None:
         "type": "http",
         "method": "POST",
         "path": "/v1/files",
+        "query_string": b"",
         "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
     }
     await build(gateway.live)(scope, receive, send)
