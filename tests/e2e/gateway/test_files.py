@@ -257,7 +257,7 @@ async def leave(gateway: Stored) -> None:
 async def test_without_a_store_there_are_none() -> None:
     app: Any = build(services())
     async with httpx.AsyncClient(
-        transport=httpx.ASGITransport(app=app), base_url="http://x"
+        transport=httpx.ASGITransport(app=app), base_url="http://127.0.0.1"
     ) as client:
         answer = await client.get("/v1/files")
     assert answer.status_code == 404
