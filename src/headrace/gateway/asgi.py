@@ -1,9 +1,10 @@
 """Services → the ASGI application: routing, identity, errors, accounting.
 
 The order for a data route: path, method, key, then the body. All routes need a key but the three
-health probes (an orchestrator has none) and what `extra` mounts (the console's static pages);
-/metrics needs one, for it tells who uses what. Errors are OpenAI's error object with the
-request's id, on Anthropic's routes Anthropic's; a bug is a 500 whose traceback is in the log only.
+health probes (an orchestrator has none), /openapi.json, and what `extra` mounts (the console's
+static pages); /metrics needs one, for it tells who uses what. Errors are OpenAI's error object with
+the request's id, on Anthropic's routes Anthropic's; a bug is a 500 whose traceback is in the log
+only.
 """
 
 import logging
@@ -24,6 +25,7 @@ from headrace.gateway.flight import Flight
 from headrace.gateway.http import ASGIApp, ClientLeft, Exchange, Header, Receive, Scope, Send
 from headrace.gateway.keys import Credentials
 from headrace.gateway.live import Live
+from headrace.gateway.openapi import document as openapi
 from headrace.gateway.origins import check_local
 from headrace.gateway.routes import OPEN
 from headrace.gateway.services import Health, Limits, Served, Services
@@ -37,6 +39,7 @@ __all__ = ["ASGIApp", "Health", "Limits", "Served", "Services", "build"]
 
 DATA_CLASS_HEADER = residency.HEADER.encode()
 _LOG = logging.getLogger("headrace.gateway")
+_OPEN = {**OPEN, openapi.PATH: openapi.openapi}
 
 
 def build(services: Services | Live) -> ASGIApp:
@@ -101,7 +104,7 @@ async def serve(
         fly: Makes the flight that accounts for a POST to this route.
         identify: Says who asks; called before the body is read.
     """
-    open_route = OPEN.get(exchange.path)
+    open_route = _OPEN.get(exchange.path)
     flight: Flight | None = None
     try:
         if open_route is not None:
@@ -110,7 +113,7 @@ async def serve(
             await open_route(services, exchange)
             return
         route, exchange.params = TABLE.find(
-            exchange.method, exchange.path, also=(*OPEN, *services.extra)
+            exchange.method, exchange.path, also=(*_OPEN, *services.extra)
         )
         name = route.template
         if exchange.method == "POST":

@@ -30,7 +30,7 @@ from headrace.wire.openai_chat import EFFORTS, needs_tool
 from headrace.wire.openai_messages import LABELS, MAX_TOOLS, TOOL_NAME
 from headrace.wire.sampling import MAX_STOP_CHARS, MAX_STOPS, MAX_TOKENS
 
-_WITHOUT_EFFECT = {"service_tier": ("auto", "standard_only"), "speed": ("standard",)}
+WITHOUT_EFFECT = {"service_tier": ("auto", "standard_only"), "speed": ("standard",)}
 _UNSUPPORTED = {
     "container": "there are no containers here",
     "context_management": "nothing is edited; send the messages as they shall be read",
@@ -80,7 +80,7 @@ def decode(body: bytes) -> MessagesCall:
         stream=fields.boolean("stream"),
         end_user=end_user,
     )
-    fields.close(without_effect=_WITHOUT_EFFECT, unsupported=_UNSUPPORTED)
+    fields.close(without_effect=WITHOUT_EFFECT, unsupported=_UNSUPPORTED)
     return call
 
 

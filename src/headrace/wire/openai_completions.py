@@ -4,7 +4,7 @@ A prompt is text or token ids, or a list of either: each prompt is a request of 
 `p * n + c` is choice c of prompt p. As in OpenAI's API `max_tokens` is 16 unless said.
 
 `suffix` and a `best_of` other than `n` are refused by name. Values without effect are
-accepted as `_WITHOUT_EFFECT` lists them. With `echo` and `logprobs` the prompt's
+accepted as `INERT` lists them. With `echo` and `logprobs` the prompt's
 tokens are scored too; its first token has no probability (null).
 """
 
@@ -41,7 +41,7 @@ from headrace.wire.sse import frame
 DEFAULT_MAX_TOKENS = 16
 MAX_PROMPTS = 128
 
-_WITHOUT_EFFECT = {
+INERT = {
     name: WITHOUT_EFFECT[name]
     for name in (
         "skip_special_tokens",
@@ -117,7 +117,7 @@ def decode(body: bytes) -> CompletionCall:
         return_token_ids=fields.boolean("return_token_ids"),
         end_user=decode_end_user(fields),
     )
-    fields.close(without_effect=_WITHOUT_EFFECT, unsupported=_UNSUPPORTED)
+    fields.close(without_effect=INERT, unsupported=_UNSUPPORTED)
     return call
 
 

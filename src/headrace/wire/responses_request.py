@@ -32,7 +32,7 @@ from headrace.wire.sampling import MAX_TOKENS
 
 ENCRYPTED = "reasoning.encrypted_content"
 _MAX_METADATA = 16
-_WITHOUT_EFFECT: dict[str, Sequence[object]] = {
+WITHOUT_EFFECT: dict[str, Sequence[object]] = {
     "background": (False,),
     "service_tier": ("auto", "default"),
     "top_logprobs": (0,),
@@ -126,7 +126,7 @@ def decode(body: bytes) -> ResponsesCall:
         store=fields.boolean("store") if fields.take("store") is not None else None,
     )
     fields.string("prompt_cache_key", max_chars=1024)
-    fields.close(without_effect=_WITHOUT_EFFECT, unsupported=_UNSUPPORTED)
+    fields.close(without_effect=WITHOUT_EFFECT, unsupported=_UNSUPPORTED)
     return call if call.resumes else resume(call)
 
 

@@ -1,0 +1,39 @@
+"""The control plane's bodies and queries: structures as its handlers read them."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from headrace.gateway.admin import keys, money, people
+from headrace.gateway.openapi.shapes import TEXT, Shape, whole
+
+_TIME = whole(0, 1 << 52)
+BODIES: Mapping[tuple[str, str], type[Any]] = {
+    ("POST", "orgs"): people.OrgBody,
+    ("POST", "teams"): people.TeamBody,
+    ("POST", "users"): people.UserBody,
+    ("PATCH", "users/{id}"): people.UserChange,
+    ("POST", "keys"): keys.KeyBody,
+    ("POST", "keys/{id}/rotate"): keys.RotateBody,
+    ("POST", "limits"): money.LimitBody,
+}
+QUERIES: Mapping[tuple[str, str], Mapping[str, Shape]] = {
+    ("GET", "spend"): {"by": TEXT, "since_s": _TIME, "until_s": _TIME},
+    ("GET", "audit"): {
+        "action": TEXT,
+        "subject": TEXT,
+        "since_s": _TIME,
+        "until_s": _TIME,
+        "before": _TIME,
+        "limit": whole(0, 1000),
+    },
+}
+
+
+def components() -> dict[str, Shape]:
+    """The schema of each body, by the structure's name."""
+    _, found = msgspec.json.schema_components(
+        list(BODIES.values()), ref_template="#/components/schemas/{name}"
+    )
+    return found
