@@ -17,6 +17,7 @@ import uvicorn
 from gateway_server import Script, services
 from headrace.gateway import admin
 from headrace.gateway.asgi import Services, build
+from headrace.gateway.batch_queue import BatchQueue
 from headrace.gateway.control import open_control
 from headrace.gateway.file_store import FileLimits, FileStore
 from headrace.gateway.prices import Prices
@@ -44,12 +45,14 @@ async def _made(directory: Path, script: Script, whole: Whole) -> AsyncGenerator
         database = control.database
         whole.key = control.new_key or ""
         limits = FileLimits(max_bytes=1 << 20, team_bytes=16 << 20, upload_s=10)
+        files = FileStore(database, open_blobs(database, directory / "files"), limits)
         base = Services(
             models={},
             keys=control.keys,
             ledger=control.ledger,
             prices=Prices(control.prices),
-            files=FileStore(database, open_blobs(database, directory / "files"), limits),
+            files=files,
+            batches=BatchQueue(files, max_lines=100),
             responses=StoredResponses(database, retention_s=3600, max_bytes=1 << 20),
             extra={admin.PREFIX: admin.build(database, control.keys)},
         )

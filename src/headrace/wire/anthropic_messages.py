@@ -32,14 +32,19 @@ from headrace.wire.sampling import MAX_STOP_CHARS, MAX_STOPS, MAX_TOKENS
 
 WITHOUT_EFFECT = {"service_tier": ("auto", "standard_only"), "speed": ("standard",)}
 _UNSUPPORTED = {
+    "billing_policy": "limits and prices are set where a model is served",
+    "compaction": "nothing is shortened; send the messages as they shall be read",
     "container": "there are no containers here",
     "context_management": "nothing is edited; send the messages as they shall be read",
     "diagnostics": "leave it out",
+    "fallback_credit_token": "leave it out",
+    "fallbacks": "fallbacks are set where a model is served (routes.NAME.fallback)",
     "inference_geo": "where a model runs is set where it is served",
     "mcp_servers": "send the servers' tools as tools",
     "prefill": "end the messages with one of role assistant",
     "service_tier": "there is one tier",
     "speed": "there is one speed",
+    "thread": "messages are not kept; send them all",
     "user_profile_id": "leave it out",
     "workspace_id": "leave it out",
 }
