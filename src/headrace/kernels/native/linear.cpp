@@ -41,7 +41,7 @@ HR_INLINE void fetch_some(Fetch& fetch) {
 template <int B>
 HR_INLINE void fetch_behind(const uint8_t* w) {
   if constexpr (B <= kThin) {
-    if (((uintptr_t)w & 192) == 0) prefetch_far(w + 4096);
+    if (((uintptr_t)w & 192) == 0) prefetch_far(w + 8192);
   } else {
     prefetch_far(w + 8192);
     prefetch(w + 1024);
