@@ -68,7 +68,7 @@ class EngineSettings:
     """Tokens one step may run: the budget that decode and chunked prefill share."""
     mixed_prefill_tokens: int = 0
     """Prompt tokens a step may run beside sequences that are decoding: it bounds how long their
-    next tokens wait for others' prompts. 0 = 64 on a CPU, no bound on a GPU."""
+    next tokens wait for others' prompts. 0 = 48 on a CPU, no bound on a GPU."""
     max_running: int = 128
     """Sequences in the batch."""
     max_queued_requests: int = 1024
