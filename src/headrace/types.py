@@ -331,6 +331,12 @@ class Trail:
     """The request as W3C Trace Context names it, for the headers of calls on its behalf."""
     tracestate: str = ""
     """What other tracing systems want passed on beside it."""
+    cache_asked: str = ""
+    """What the client says to the cache of answers: bypass | refresh; empty = nothing."""
+    hit_ppm: int = 0
+    """What a hit costs, in millionths of what its answer did: `kept`."""
+    kept: tuple[Leg, ...] = ()
+    """Of a hit: the calls that once made the answer."""
     heard: Usage | None = None
     """What the backend has said so far that the call of this trail used: for calls cut short."""
     heard_all: bool = False
@@ -637,7 +643,6 @@ class EmbedRequest:
     """Cut vectors to so many numbers and normalize again; None = whole."""
     truncate: bool = False
     """Cut inputs that are too long, and say which; False = refuse them."""
-    priority: Priority = Priority.INTERACTIVE
     deadline_s: float | None = None
     caller: Caller = Caller()
     trace: str = ""

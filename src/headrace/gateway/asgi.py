@@ -14,12 +14,14 @@ from dataclasses import replace
 
 from headrace.errors import (
     HeadraceError,
+    InvalidParameter,
     LimitExceeded,
     MethodNotAllowed,
     PermissionDenied,
     ServiceError,
 )
 from headrace.gateway import tracing
+from headrace.gateway.caching.asked import BYPASS, CACHE_HEADER, REFRESH
 from headrace.gateway.data import TABLE
 from headrace.gateway.flight import Flight
 from headrace.gateway.http import ASGIApp, ClientLeft, Exchange, Header, Receive, Scope, Send
@@ -120,10 +122,12 @@ async def serve(
             flight = fly(name)
             services.load.enter(flight.priority)
             services.metrics.arrived(name)
+            exchange.late = flight.headers
             tracing.begin(exchange, flight)
         caller = await identify(route)
         accounted = flight or Flight(id=exchange.request_id, route=name, metrics=services.metrics)
         accounted.caller = caller
+        accounted.trail.cache_asked = _cache_asked(exchange)
         tracing.identified(services, accounted, caller)
         await route.handler(services, exchange, accounted, caller)
     except ClientLeft:
@@ -178,6 +182,16 @@ async def _identify(services: Services, exchange: Exchange, route: DataRoute) ->
     header = exchange.header(DATA_CLASS_HEADER)
     classes = services.residency.classes_of(caller.data_classes, header)
     return caller if classes == caller.data_classes else replace(caller, data_classes=classes)
+
+
+def _cache_asked(exchange: Exchange) -> str:
+    asked = exchange.header(CACHE_HEADER)
+    if asked is None or asked in (BYPASS, REFRESH):
+        return asked or ""
+    raise InvalidParameter(
+        f"the header {CACHE_HEADER.decode()} is {asked[:80]!r}; it takes {BYPASS} or {REFRESH}",
+        param=CACHE_HEADER.decode(),
+    )
 
 
 def _is_anthropic(path: str) -> bool:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple, TypedDict
 
+from headrace.gateway.price import MILLION
 from headrace.gateway.slices import Hold
 from headrace.gateway.tariff import Bill, bill
 from headrace.store.entries import Entry, LegLine
@@ -23,8 +24,9 @@ class Billed(NamedTuple):
 
 
 def billed(hold: Hold, usage: Usage, *, finish: str, trail: Trail | None) -> Billed:
-    """What a request costs: its legs, or nothing for a cache's hit, or by its own model's price
-    where a backend that is not metered answered."""
+    """What a request costs: its legs; for a cache's hit no tokens, and the part of what its answer
+    once cost that the route asks for; by its own model's price where a backend that is not metered
+    answered."""
     legs: Sequence[Leg] = () if trail is None else trail.legs
     cache = "" if trail is None else trail.cache
     if not legs and cache != "hit" and usage != Usage():
@@ -32,12 +34,16 @@ def billed(hold: Hold, usage: Usage, *, finish: str, trail: Trail | None) -> Bil
         legs = (
             Leg(provider=own.provider, model=own.model, usage=usage, outcome=finish, seconds=0.0),
         )
+    hit = trail if cache == "hit" and not legs else None
     made = bill(
         hold.tariff,
-        legs,
+        legs if hit is None else hit.kept,
         input_tokens=hold.entry.prompt_tokens,
         output_tokens=hold.output_tokens,
     )
+    if hit is not None:
+        cost = -(-made.cost_nanousd * hit.hit_ppm // MILLION)
+        made = Bill(usage=Usage(), cost_nanousd=cost, lines=(), estimated=False)
     return Billed(made, cache)
 
 

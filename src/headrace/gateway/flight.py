@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from headrace.errors import HeadraceError
+from headrace.gateway.caching.asked import CACHE_HEADER
 from headrace.gateway.detail import Detail
-from headrace.gateway.http import closing
+from headrace.gateway.http import Header, closing
 from headrace.observe.metrics import Metrics
 from headrace.observe.usage import UsageRecord, UsageSink
 from headrace.types import (
@@ -110,10 +111,10 @@ class Flight:
                 self._note(prompt, event)
                 yield event
 
-    def answered(self, usage: Usage) -> None:
-        """A call that is no stream ended well, having used this."""
-        self._tallies[0] = _Tally(prompt_tokens=usage.prompt_tokens, usage=usage)
-        self.finish = FinishReason.STOP.value
+    def headers(self) -> list[Header]:
+        """What an answer's head says of its way: whether it is a kept one."""
+        cache = self.trail.cache
+        return [(CACHE_HEADER, cache.encode())] if cache else []
 
     def failed(self, error: HeadraceError) -> None:
         """The request ends with this error."""

@@ -53,6 +53,8 @@ class Exchange:
         self.query: bytes = scope["query_string"]
         self.headers: list[Header] = []
         """Sent with whatever answer there is."""
+        self.late: Callable[[], list[Header]] = list
+        """More of them, known when the answer begins."""
         self.params: Mapping[str, str] = {}
         """What the names in the route's template stand for."""
         self.status = 0
@@ -183,7 +185,7 @@ class Exchange:
             {
                 "type": "http.response.start",
                 "status": status,
-                "headers": [*headers, *self.headers, *own],
+                "headers": [*headers, *self.headers, *self.late(), *own],
             }
         )
 

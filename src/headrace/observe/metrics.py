@@ -85,6 +85,18 @@ class Metrics:
             registry=registry,
         )
         self.pipelines = Pipelines(registry)
+        self._cache = Counter(
+            "headrace_cache_requests",
+            "Requests that asked the cache of answers",
+            ("model", "result"),
+            registry=registry,
+        )
+        self._cache_tokens = Counter(
+            "headrace_cache_tokens",
+            "Tokens of kept answers that were given again; no model ran them",
+            ("model", "kind"),
+            registry=registry,
+        )
         self._reloads = Counter(
             "headrace_config_reloads",
             "Readings of changed settings",
@@ -111,9 +123,12 @@ class Metrics:
         """Book a request that ended."""
         self._in_flight.labels(record.route).dec()
         self._requests.labels(record.route, record.model, str(record.status), record.finish).inc()
+        tokens = self._cache_tokens if record.cache == "hit" else self._tokens
         for kind, count in kinds(record.usage).items():
             if count:
-                self._tokens.labels(record.model, kind).inc(count)
+                tokens.labels(record.model, kind).inc(count)
+        if record.cache:
+            self._cache.labels(record.model, record.cache).inc()
         self._duration.labels(record.route, record.model).observe(record.duration_s)
         if record.admission_s is not None:
             self._admission.labels(record.route, record.model).observe(record.admission_s)

@@ -116,8 +116,6 @@ def check_kind(name: str, route: RouteSettings) -> str:
         raise ConfigError(
             f"routes.{name} needs exactly one of provider, targets and cascade; it has {has}"
         )
-    if route.rules or route.classifier or route.cache_ttl_s:
-        raise ConfigError(f"routes.{name}: rules and cache are not built yet")
     if kinds[0] != "provider" and route.model:
         raise ConfigError(f"routes.{name}.model is a provider's name of one; it has {kinds[0]}")
     return kinds[0]

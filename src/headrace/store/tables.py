@@ -291,6 +291,25 @@ alerts = Table(
 )
 """What was said of a window: each rule once."""
 
+answers = Table(
+    "answers",
+    metadata,
+    Column("id", Text, primary_key=True),
+    _text("org"),
+    _text("team"),
+    _text("key"),
+    _text("route"),
+    _text("release"),
+    _number("created_s"),
+    _number("expires_s"),
+    _number("size_bytes"),
+    Column("body", LargeBinary, nullable=False),
+    Index("answers_by_end", "expires_s"),
+    Index("answers_by_team", "org", "team", "created_s"),
+)
+"""Kept answers (`headrace.gateway.caching`); `id` is the hash of all that an answer depends on, the
+team included."""
+
 prices = Table(
     "prices",
     metadata,

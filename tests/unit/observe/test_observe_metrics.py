@@ -2,6 +2,7 @@
 
 import json
 import logging
+from dataclasses import replace
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -13,6 +14,8 @@ from headrace.types import Usage
 
 NAMES = {
     "headrace_admission_seconds": "histogram",
+    "headrace_cache_requests": "counter",
+    "headrace_cache_tokens": "counter",
     "headrace_config_accepted": "gauge",
     "headrace_config_reloads": "counter",
     "headrace_engine_kv_blocks_cached": "gauge",
@@ -76,6 +79,22 @@ def test_names_are_frozen_and_counts_are_the_records() -> None:
     assert values["vllm:kv_cache_usage_perc", None] == 0.25
     assert "headrace_engine" not in metrics.render(None).decode()
     assert "headrace_tokens_total" not in Metrics().render().decode().replace("# ", "").split()[0]
+
+
+def test_a_kept_answer_s_tokens_are_no_model_s() -> None:
+    metrics = Metrics()
+    for cache in ("", "miss", "hit", "hit"):
+        metrics.arrived(RECORD.route)
+        metrics.record(replace(RECORD, cache=cache))
+    values = {
+        (sample.name, tuple(sample.labels.values())): sample.value
+        for family in text_string_to_metric_families(metrics.render().decode())
+        for sample in family.samples
+    }
+    assert values["headrace_tokens_total", ("prompt", "m")] == 10
+    assert values["headrace_cache_tokens_total", ("prompt", "m")] == 10
+    assert values["headrace_cache_requests_total", ("m", "miss")] == 1
+    assert values["headrace_cache_requests_total", ("m", "hit")] == 2
 
 
 def test_a_line_a_request(caplog: pytest.LogCaptureFixture) -> None:
