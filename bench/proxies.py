@@ -1,4 +1,4 @@
-"""headrace beside LiteLLM's proxy and Portkey's gateway, in front of one provider that costs nothing.
+"""headrace beside LiteLLM's proxy and Portkey's gateway, before a provider that costs nothing.
 
     python bench/proxies.py compare --peers DIR --concurrency 32 --out FILE
     python bench/proxies.py memory [--requests 200000] --out FILE

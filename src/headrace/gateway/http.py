@@ -15,9 +15,10 @@ from collections.abc import (
     Mapping,
     MutableMapping,
 )
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
 from headrace.errors import PayloadTooLarge, RequestTimeout, UserError
+from headrace.providers.patience import OutOfPatience, Patience
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Message: TypeAlias = MutableMapping[str, Any]
@@ -46,6 +47,7 @@ class Exchange:
         self._receive = receive
         self._send = send
         self._body_begun = self._body_read = False
+        self._patience: Patience | None = None
         self.scope = scope
         self.request_id = request_id
         self.method: str = scope["method"]
@@ -130,7 +132,7 @@ class Exchange:
         try:
             yield task
         finally:
-            await stop(task)
+            task.cancel()  # it only waits for a message; nothing of it need be awaited
 
     async def answer(
         self,
@@ -163,15 +165,24 @@ class Exchange:
 
         Raises: ClientLeft where the client takes nothing for `timeout_s`.
         """
+        if self._patience is None:
+            self._patience = Patience()
+        sending = self._send({"type": "http.response.body", "body": data, "more_body": True})
         try:
-            async with asyncio.timeout(timeout_s):
-                await self._send({"type": "http.response.body", "body": data, "more_body": True})
-        except TimeoutError:
+            await self._patience.wait(sending, timeout_s)
+        except OutOfPatience:
             raise ClientLeft from None
 
     async def end(self) -> None:
         """End a stream."""
+        self.close()
         await self._send({"type": "http.response.body", "body": b""})
+
+    def close(self) -> None:
+        """Nothing more is sent."""
+        if self._patience is not None:
+            self._patience.end()
+            self._patience = None
 
     async def _start(self, status: int, headers: tuple[Header, ...]) -> None:
         self.status = status
@@ -211,14 +222,40 @@ async def unless_left(work: Coroutine[Any, Any, T], left: "asyncio.Task[None]") 
 
     Raises: ClientLeft.
     """
-    task = asyncio.create_task(work)
-    try:
-        await asyncio.wait({task, left}, return_when=asyncio.FIRST_COMPLETED)
-        if task.done():
-            return task.result()
-        raise ClientLeft
-    finally:
-        await stop(task)
+    with leaving(left):
+        return await work
+
+
+class leaving:
+    """What is awaited inside is cancelled at once where the client leaves.
+
+    Raises: ClientLeft, then.
+    """
+
+    __slots__ = ("_gone", "_left", "_task")
+
+    def __init__(self, left: "asyncio.Task[None]") -> None:
+        self._left = left
+        self._gone = False
+        self._task: asyncio.Task[Any] | None = None
+
+    def __enter__(self) -> None:
+        self._task = asyncio.current_task()
+        self._left.add_done_callback(self._leave)
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        self._left.remove_done_callback(self._leave)
+        if not self._gone:
+            return
+        assert self._task is not None
+        cancelled = self._task.uncancel() > 0
+        if isinstance(error, asyncio.CancelledError) and not cancelled:
+            raise ClientLeft from None
+
+    def _leave(self, _: object) -> None:
+        self._gone = True
+        assert self._task is not None
+        self._task.cancel()
 
 
 async def stop(*tasks: "asyncio.Task[Any]") -> None:
@@ -228,13 +265,19 @@ async def stop(*tasks: "asyncio.Task[Any]") -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-@contextlib.asynccontextmanager
-async def closing(items: AsyncIterator[T]) -> AsyncGenerator[AsyncIterator[T]]:
+class closing(Generic[T]):
     """Close a generator on the way out, so that it frees what it held now and not some day."""
-    try:
-        yield items
-    finally:
-        close = getattr(items, "aclose", None)
+
+    __slots__ = ("_items",)
+
+    def __init__(self, items: AsyncIterator[T]) -> None:
+        self._items = items
+
+    async def __aenter__(self) -> AsyncIterator[T]:
+        return self._items
+
+    async def __aexit__(self, kind: object, error: object, trace: object) -> None:
+        close = getattr(self._items, "aclose", None)
         if close is not None:
             await close()
 

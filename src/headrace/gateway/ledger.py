@@ -36,7 +36,9 @@ LEASE_S = 30
 """Without a word of a worker for so long, its slices are lost."""
 GRACE_S = 600
 """And after this, what it was running is settled at all that was held."""
-FLUSH_S = 0.05
+FLUSH_S = 0.2
+NOTE_S = 1.0
+"""What runs for longer is noted where other replicas see it."""
 IDLE_S = 1.0
 """A slice that nobody took from for so long is returned."""
 _SWEEP_S = 5.0
@@ -266,7 +268,7 @@ class Ledger:
             if piece.free > 0 and (now >= piece.ends_s or monotonic - piece.used_s > IDLE_S):
                 piece.free = 0  # what is no target is returned
         ended, self._ended = self._ended, []
-        running = [hold for hold in self._unnoted.values() if monotonic - hold.began > FLUSH_S]
+        running = [hold for hold in self._unnoted.values() if monotonic - hold.began > NOTE_S]
         noted = [entry.id for entry in ended if entry.id in self._noted]
         self._noted.update(hold.entry.id for hold in running)
         return _Batch(
@@ -281,7 +283,7 @@ class Ledger:
         now = time.monotonic()
         return bool(
             self._ended
-            or any(now - hold.began > FLUSH_S for hold in islice(self._unnoted.values(), 1))
+            or any(now - hold.began > NOTE_S for hold in islice(self._unnoted.values(), 1))
             or any(piece.free > 0 for piece in self._old)
             or now - self._confirmed > self._lease_s / 4
             or any(p.free > 0 and now - p.used_s > IDLE_S for p in self._slices.values())

@@ -1,20 +1,29 @@
 """Events of one or several prompts → an answer sent as it comes, or whole.
 
-Invariants: nothing is delayed, though what piled up while a send waited goes out as one; at most
-`max_unsent_bytes` pile up, then the backend waits; a client that leaves, or reads nothing for
-`send_s`, cancels the backend at once. An error before the first event is the answer's status; a
-later one is a frame, and the stream ends without its protocol's last mark.
+Invariants: nothing is delayed, though what came together goes out as one; at most
+`max_unsent_bytes` are put together, and while a client reads slowly its backend waits; a client
+that leaves, or reads nothing for `send_s`, cancels the backend at once. An error before the first
+event is the answer's status; a later one is a frame, and the stream ends without its protocol's
+last mark.
 """
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+import types
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Generator,
+    Sequence,
+)
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 from headrace.errors import HeadraceError
 from headrace.gateway.flight import Flight
-from headrace.gateway.http import ClientLeft, Exchange, closing, stop
+from headrace.gateway.http import ClientLeft, Exchange, closing, leaving, stop
 from headrace.gateway.services import Limits
 from headrace.types import Collected, Event, collect
 from headrace.wire.openai_errors import error_frame
@@ -23,6 +32,7 @@ from headrace.wire.sse import DONE
 _LOG = logging.getLogger("headrace.gateway")
 _QUEUED_EVENTS = 64
 
+T = TypeVar("T")
 Tagged: TypeAlias = tuple[int, Event]
 
 
@@ -37,49 +47,6 @@ class Tail:
 
 
 OPENAI = Tail(done=DONE, fail=error_frame)
-
-
-class Outbox:
-    """Frames between the task that makes them and the one that sends them."""
-
-    def __init__(self, *, max_bytes: int) -> None:
-        self._max_bytes = max_bytes
-        self._parts: list[bytes] = []
-        self._size = 0
-        self._ended = False
-        self._error: Exception | None = None
-        self._changed = asyncio.Event()
-        self._room = asyncio.Event()
-
-    async def put(self, data: bytes) -> None:
-        """Add frames; waits while too much is unsent."""
-        while self._size >= self._max_bytes:
-            self._room.clear()
-            await self._room.wait()
-        self._parts.append(data)
-        self._size += len(data)
-        self._changed.set()
-
-    def end(self, error: Exception | None = None) -> None:
-        """Nothing more comes; an error is raised where the frames are taken."""
-        self._ended = True
-        self._error = self._error or error
-        self._changed.set()
-
-    async def take(self) -> bytes | None:
-        """All that is unsent, perhaps empty; None after the end."""
-        while not self._parts and not self._ended:
-            self._changed.clear()
-            await self._changed.wait()
-        if self._error is not None:
-            raise self._error
-        if not self._parts:
-            return None
-        data = b"".join(self._parts)
-        self._parts.clear()
-        self._size = 0
-        self._room.set()
-        return data
 
 
 async def merge(streams: Sequence[AsyncIterator[Event]]) -> AsyncIterator[Tagged]:
@@ -155,53 +122,116 @@ async def send_stream(
         ClientLeft: Nobody listens any more.
         HeadraceError: Before the first event.
     """
-    outbox = Outbox(max_bytes=limits.max_unsent_bytes)
-    pump = asyncio.create_task(_pump(outbox, flight, events, push, end, tail, exchange.request_id))
-
-    def leave(_: "asyncio.Task[Any]") -> None:
-        pump.cancel()  # at once: the sending side may be waiting for the socket
-        outbox.end(ClientLeft())
-
-    left.add_done_callback(leave)
+    sender = _Sender(exchange, limits)
     try:
-        while (data := await outbox.take()) is not None:
-            if not exchange.status:
-                await exchange.start_stream()
-            if data:
-                await exchange.write(data, timeout_s=limits.send_s)
-        await exchange.end()
+        with leaving(left):
+            await _relay(sender, flight, events, push, end, tail)
     finally:
-        left.remove_done_callback(leave)
-        await stop(pump)
+        exchange.close()
 
 
-async def _pump(
-    outbox: Outbox,
+class _Sender:
+    """Frames that are not sent yet; they go out as one when the backend makes us wait."""
+
+    def __init__(self, exchange: Exchange, limits: Limits) -> None:
+        self.exchange = exchange
+        self._limits = limits
+        self._frames: list[bytes] = []
+        self._size = 0
+
+    def add(self, data: bytes) -> None:
+        self._frames.append(data)
+        self._size += len(data)
+
+    @property
+    def full(self) -> bool:
+        return self._size >= self._limits.max_unsent_bytes
+
+    async def flush(self) -> None:
+        """Send them; waits where the client reads slowly. Raises: ClientLeft."""
+        if not self._frames:
+            return
+        data = b"".join(self._frames)
+        self._frames.clear()
+        self._size = 0
+        if not self.exchange.status:
+            await self.exchange.start_stream()
+        if data:
+            await self.exchange.write(data, timeout_s=self._limits.send_s)
+
+
+async def _relay(
+    sender: _Sender,
     flight: Flight,
     events: AsyncIterator[Tagged],
     push: Callable[[int, Event], bytes],
     end: Callable[[], bytes],
     tail: Tail,
-    request_id: str,
 ) -> None:
     started = False
+    request_id = sender.exchange.request_id
     try:
         async with closing(events):
-            async for prompt, event in events:
-                await outbox.put(push(prompt, event))
+            while True:
+                try:
+                    prompt, event = await before_waiting(anext(events), sender.flush)
+                except StopAsyncIteration:
+                    break
+                sender.add(push(prompt, event))
                 started = True
-        await outbox.put(end() + tail.done)
-    except Exception as error:  # noqa: BLE001 - it is answered, or raised where frames are taken
+                if sender.full:
+                    await sender.flush()
+        sender.add(end() + tail.done)
+    except ClientLeft:
+        raise
+    except Exception as error:
         if not started:
-            outbox.end(error)
-            return
+            raise
         known = error
         if not isinstance(known, HeadraceError):
             _LOG.exception("request %s failed in the middle of its stream", request_id)
             known = HeadraceError(f"internal error; the log has it under {request_id}")
         flight.failed(known)
-        await outbox.put(tail.fail(known, request_id=request_id))
-    outbox.end()
+        sender.add(tail.fail(known, request_id=request_id))
+    await sender.flush()
+    await sender.exchange.end()
+
+
+@types.coroutine
+def before_waiting(
+    what: Awaitable[T], work: Callable[[], Coroutine[Any, Any, None]]
+) -> Generator[Any, Any, T]:
+    """The result of `what`; where it is not there at once, `work` is done before it is waited for.
+
+    So frames of events that came together go out together, and none waits for the next event.
+    """
+    steps = what.__await__()
+    try:
+        waited_for = next(steps)
+    except StopIteration as ended:
+        return ended.value
+    failed: BaseException | None = None
+    try:
+        yield from work().__await__()
+    except BaseException as error:  # noqa: BLE001 - raised again once `what` has cleaned up
+        failed = error
+    try:
+        if failed is not None:
+            waited_for = steps.throw(asyncio.CancelledError())
+        while True:
+            try:
+                sent = yield waited_for
+            except BaseException as error:  # noqa: BLE001 - a cancellation is handed down
+                waited_for = steps.throw(error)
+            else:
+                waited_for = steps.send(sent)
+    except StopIteration as ended:
+        if failed is None:
+            return ended.value
+    except BaseException:
+        if failed is None:
+            raise
+    raise failed
 
 
 async def _replay(events: Sequence[Event]) -> AsyncIterator[Event]:

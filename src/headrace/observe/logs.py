@@ -6,10 +6,11 @@ ever in a line.
 
 import json
 import logging
-from dataclasses import asdict
+from dataclasses import fields
 from typing import Any
 
 from headrace.observe.usage import UsageRecord
+from headrace.types import Usage
 
 LOGGER = "headrace"
 _REQUESTS = logging.getLogger(f"{LOGGER}.request")
@@ -26,18 +27,26 @@ class RequestLog:
 
 def request_fields(record: UsageRecord) -> dict[str, Any]:
     """What a line says: the record without empty values, counts flattened, times rounded."""
-    fields = asdict(record)
-    usage: dict[str, int] = fields.pop("usage")
-    del fields["notes"]
-    fields["legs"] = ",".join(
-        f"{leg.provider or 'local'}/{leg.model}={leg.outcome}" for leg in record.legs
-    )
-    fields |= usage
-    rounded = {
-        name: round(value, 6) if isinstance(value, float) else value
-        for name, value in fields.items()
-    }
-    return {name: value for name, value in rounded.items() if value not in (None, "", 0)}
+    said: dict[str, Any] = {}
+    for name in _SAID:
+        value = getattr(record, name)
+        if value:
+            said[name] = round(value, 6) if isinstance(value, float) else value
+    if record.legs:
+        said["legs"] = ",".join(
+            f"{leg.provider or 'local'}/{leg.model}={leg.outcome}" for leg in record.legs
+        )
+    for name in _COUNTS:
+        count = getattr(record.usage, name)
+        if count:
+            said[name] = count
+    return said
+
+
+_SAID = tuple(
+    field.name for field in fields(UsageRecord) if field.name not in ("usage", "notes", "legs")
+)
+_COUNTS = tuple(field.name for field in fields(Usage))
 
 
 class LineFormatter(logging.Formatter):

@@ -77,6 +77,8 @@ class Metrics:
             buckets=_GAP_S,
             registry=registry,
         )
+        self._gaps: dict[tuple[str, str], Histogram] = {}
+        """Looked up once a token."""
         self._duration = Histogram(
             "headrace_request_duration_seconds",
             "Arrival to the end of the answer",
@@ -117,7 +119,10 @@ class Metrics:
 
     def gap(self, route: str, model: str, seconds: float) -> None:
         """Time between two deltas of one choice."""
-        self._gap.labels(route, model).observe(seconds)
+        child = self._gaps.get((route, model))
+        if child is None:
+            child = self._gaps[route, model] = self._gap.labels(route, model)
+        child.observe(seconds)
 
     def record(self, record: UsageRecord) -> None:
         """Book a request that ended."""

@@ -12,7 +12,6 @@ go up at once. Closing the stream closes the one below.
 """
 
 import asyncio
-import contextlib
 import random
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
@@ -301,13 +300,20 @@ def operators(name: str, error: HeadraceError) -> UpstreamError:
     return made
 
 
-@contextlib.asynccontextmanager
-async def closing(events: AsyncIterator[Event]) -> AsyncGenerator[AsyncIterator[Event]]:
-    try:
-        yield events
-    finally:
-        if isinstance(events, AsyncGenerator):
-            await events.aclose()
+class closing:
+    """Close a stream of events on the way out, so that it frees what it holds now."""
+
+    __slots__ = ("_events",)
+
+    def __init__(self, events: AsyncIterator[Event]) -> None:
+        self._events = events
+
+    async def __aenter__(self) -> AsyncIterator[Event]:
+        return self._events
+
+    async def __aexit__(self, kind: object, error: object, trace: object) -> None:
+        if isinstance(self._events, AsyncGenerator):
+            await self._events.aclose()
 
 
 class CountedBy:

@@ -7,9 +7,9 @@ an `UpstreamError` that shows the chunk.
 
 import json
 import math
-from collections.abc import Generator
-from contextlib import contextmanager
 from typing import Any, cast
+
+import msgspec
 
 from headrace.errors import UpstreamError
 
@@ -23,7 +23,10 @@ def parse(data: str | bytes) -> dict[str, Any]:
     Raises: UpstreamError.
     """
     try:
-        found = json.loads(data)
+        try:
+            found = msgspec.json.decode(data)
+        except msgspec.MsgspecError:
+            found = json.loads(data)  # which reads what Python's servers write: NaN, -Infinity
     except (ValueError, RecursionError):
         raise UpstreamError(f"the server sent a chunk that is not JSON: {short(data)}") from None
     if not isinstance(found, dict):
@@ -31,15 +34,25 @@ def parse(data: str | bytes) -> dict[str, Any]:
     return cast("dict[str, Any]", found)
 
 
-@contextmanager
-def shaped(data: str | bytes) -> Generator[None]:
+class shaped:
     """What goes wrong inside is a chunk with the wrong shape."""
-    try:
-        yield
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
-        raise UpstreamError(
-            f"the server sent a chunk with the wrong shape ({error!r}): {short(data)}"
-        ) from error
+
+    __slots__ = ("_data",)
+
+    def __init__(self, data: str | bytes) -> None:
+        self._data = data
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, _MISSHAPEN):
+            raise UpstreamError(
+                f"the server sent a chunk with the wrong shape ({error!r}): {short(self._data)}"
+            ) from error
+
+
+_MISSHAPEN = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError)
 
 
 def mapping(value: object) -> dict[str, Any]:

@@ -24,6 +24,10 @@ class SseReader:
 
         Raises: UpstreamError for an event over the limit or one that is not UTF-8.
         """
+        if not self._rest and not self._data and not self._after_cr:
+            whole = _whole_events(chunk)
+            if whole is not None and len(chunk) <= self._limit:
+                return whole
         events: list[str] = []
         start = 0
         if self._after_cr and chunk:
@@ -65,6 +69,22 @@ class SseReader:
             value = value[1:] if value[:1] == b" " else value
             self._data.append(value)
             self._data_bytes += len(value) + 1  # a million empty lines are an event too
+
+
+def _whole_events(chunk: bytes) -> list[str] | None:
+    """The events of a chunk that is nothing but whole events of one `data` line each, as most are;
+    None where it is anything else."""
+    if not chunk.endswith(b"\n\n") or b"\r" in chunk:
+        return None
+    events: list[str] = []
+    for event in chunk[:-2].split(b"\n\n"):
+        if not event.startswith(b"data: ") or b"\n" in event:
+            return None
+        try:
+            events.append(event[6:].decode("utf-8"))
+        except UnicodeDecodeError:
+            return None
+    return events
 
 
 def _line_end(chunk: bytes, start: int) -> tuple[int, int]:

@@ -21,7 +21,6 @@ from collections.abc import (
     AsyncGenerator,
     Awaitable,
     Callable,
-    Generator,
     Iterable,
     Mapping,
 )
@@ -39,6 +38,7 @@ from headrace.errors import (
     UpstreamError,
     UpstreamTimeout,
 )
+from headrace.providers.patience import OutOfPatience, Patience
 from headrace.providers.sse import SseReader
 from headrace.types import Event, Usage
 
@@ -198,6 +198,7 @@ class Upstream:
         except (ValueError, RecursionError):
             raise UpstreamError(f"{call.url} answered no JSON") from None
         finally:
+            deadline.end()
             response.close()
         if not isinstance(found, dict):
             raise UpstreamError(f"{call.url} answered no JSON object")
@@ -243,6 +244,7 @@ class Upstream:
             error.begun = begun
             raise
         finally:
+            deadline.end()
             # Not `release`: an answer that is still running must see the connection close.
             response.close()
 
@@ -298,21 +300,32 @@ def retry_after_s(headers: Mapping[str, str]) -> int | None:
     return min(int(-(-found // 1)), _MAX_RETRY_AFTER_S)
 
 
-@contextlib.contextmanager
-def mapped(url: str) -> Generator[None]:
+class mapped:
     """What the HTTP client raises, as `UpstreamError` with the address."""
-    try:
-        yield
-    except aiohttp.ConnectionTimeoutError as error:
-        raise UpstreamTimeout(f"{url}: no connection in time") from error
-    except aiohttp.ClientConnectorError as error:
-        raise UpstreamError(
-            f"cannot reach {url}: {error.os_error.strerror or error.os_error}; is it running?"
-        ) from error
-    except TimeoutError as error:
-        raise UpstreamTimeout(f"{url}: {error or 'timed out'}") from error
-    except (aiohttp.ClientError, OSError, ValueError) as error:
-        raise UpstreamError(f"{url}: {error or type(error).__name__}") from error
+
+    __slots__ = ("_url",)
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        match error:
+            case None:
+                return
+            case aiohttp.ConnectionTimeoutError():
+                raise UpstreamTimeout(f"{self._url}: no connection in time") from error
+            case aiohttp.ClientConnectorError():
+                cause = error.os_error.strerror or error.os_error
+                raise UpstreamError(f"cannot reach {self._url}: {cause}; is it running?") from error
+            case TimeoutError():
+                raise UpstreamTimeout(f"{self._url}: {error or 'timed out'}") from error
+            case aiohttp.ClientError() | OSError() | ValueError():
+                raise UpstreamError(f"{self._url}: {error or type(error).__name__}") from error
+            case _:
+                return
 
 
 class _Deadline:
@@ -320,9 +333,14 @@ class _Deadline:
 
     def __init__(self, asked_s: float | None, total_s: float | None) -> None:
         now = time.monotonic()
+        self._patience = Patience()
         self._asked_s, self._total_s = asked_s, total_s
         self._asked = None if asked_s is None else now + asked_s
         self._total = None if total_s is None else now + total_s
+
+    def end(self) -> None:
+        """Nothing more is waited for."""
+        self._patience.end()
 
     async def wait(self, what: Awaitable[_T], limit_s: float | None) -> _T:
         now = time.monotonic()
@@ -333,13 +351,10 @@ class _Deadline:
             first, end = "asked", self._asked
         if end == math.inf:
             return await what
-        limit = asyncio.timeout(end - now)
         try:
-            async with limit:
-                return await what
-        except TimeoutError:
-            if not limit.expired():
-                raise
+            return await self._patience.wait(what, end - now)
+        except OutOfPatience:
+            pass
         if first == "asked":
             raise DeadlineExceeded(f"the request's deadline of {self._asked_s} s passed") from None
         if first == "total":
