@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from databases import KINDS, fresh, fresh_url
 from headrace.errors import BudgetExceeded, LimitExceeded, RateLimitExceeded
-from headrace.gateway.ledger import Ledger
+from headrace.gateway.ledger import NOTE_S, Ledger
 from headrace.store.changes import Changes
 from headrace.store.database import Database
 from headrace.store.entries import HELD
@@ -174,7 +174,7 @@ async def test_a_lost_workers_slices_stay_taken_until_it_is_found(
         journal = Journal(tmp_path / "j", "silent")
         silent = Ledger(database, Changes(database), journal, lease_s=-5)
         running = await silent.hold(need())
-        await asyncio.sleep(0.06)
+        running.began -= NOTE_S  # as if it had been running for so long
         await silent.flush()
         assert (await checked(database)).reserved_nanousd == running.entry.held_nanousd
         await database.write(lambda c: sweep(c, database, grace_s=600))
@@ -200,7 +200,7 @@ async def test_what_a_buried_worker_ran_is_settled_at_all_it_held(
         await limit(database, Unit.MONEY, 1_000_000)
         silent = Ledger(database, Changes(database), Journal(tmp_path / "j", "s"), lease_s=-5)
         running = await silent.hold(need())
-        await asyncio.sleep(0.06)
+        running.began -= NOTE_S  # as if it had been running for so long
         await silent.flush()
         for _ in range(2):
             await database.write(lambda c: sweep(c, database, grace_s=0))
