@@ -6,6 +6,7 @@ The stack of backends is folded once, in `_local`; whatever decorates a `Backend
 
 import asyncio
 import contextlib
+import gc
 import ipaddress
 import signal
 import socket
@@ -225,6 +226,7 @@ async def _serve(
 
     from headrace.gateway.asgi import build
     from headrace.gateway.control import Control, open_control
+    from headrace.gateway.server import Protocol
     from headrace.gateway.traces import open_traces
     from headrace.observe import logs
 
@@ -274,6 +276,7 @@ async def _serve(
         server = uvicorn.Server(
             uvicorn.Config(
                 build(live),
+                http=Protocol,
                 lifespan="off",
                 ws="none",
                 log_config=None,
@@ -282,6 +285,11 @@ async def _serve(
                 timeout_graceful_shutdown=max(1, round(settings.server.drain_s)),
             )
         )
+        # What was made until now stays, and need not be looked through again; a request leaves few
+        # cycles behind, so looking often for them would be a sixth of its work.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(20_000, 20, 20)
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         if starting is not None:
             await asyncio.wait({starting, serving}, return_when=asyncio.FIRST_COMPLETED)

@@ -63,7 +63,7 @@ async def admit_chat(
         flight.mark("rendered")
     [sampling] = await _admit(services, exchange, flight, served, [length], [request.sampling])
     tracing.admitted(flight, sampling)
-    return replace(request, sampling=sampling)
+    return request if sampling is request.sampling else replace(request, sampling=sampling)
 
 
 async def admit_completions(

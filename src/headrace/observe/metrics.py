@@ -8,6 +8,7 @@ dashboards.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -16,6 +17,7 @@ from headrace.observe.pipeline import Pipelines
 from headrace.observe.usage import UsageRecord
 from headrace.types import Usage
 
+M = TypeVar("M", Counter, Gauge, Histogram)
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _LATENCY_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 _GAP_S = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1, 2.5)
@@ -77,8 +79,7 @@ class Metrics:
             buckets=_GAP_S,
             registry=registry,
         )
-        self._gaps: dict[tuple[str, str], Histogram] = {}
-        """Looked up once a token."""
+        self._children: dict[tuple[object, ...], Any] = {}
         self._duration = Histogram(
             "headrace_request_duration_seconds",
             "Arrival to the end of the answer",
@@ -115,30 +116,35 @@ class Metrics:
 
     def arrived(self, route: str) -> None:
         """A request of a data route came in; `record` is its counterpart."""
-        self._in_flight.labels(route).inc()
+        self._child(self._in_flight, route).inc()
 
     def gap(self, route: str, model: str, seconds: float) -> None:
         """Time between two deltas of one choice."""
-        child = self._gaps.get((route, model))
-        if child is None:
-            child = self._gaps[route, model] = self._gap.labels(route, model)
-        child.observe(seconds)
+        self._child(self._gap, route, model).observe(seconds)
 
     def record(self, record: UsageRecord) -> None:
         """Book a request that ended."""
-        self._in_flight.labels(record.route).dec()
-        self._requests.labels(record.route, record.model, str(record.status), record.finish).inc()
+        status = str(record.status)
+        self._child(self._in_flight, record.route).dec()
+        self._child(self._requests, record.route, record.model, status, record.finish).inc()
         tokens = self._cache_tokens if record.cache == "hit" else self._tokens
         for kind, count in kinds(record.usage).items():
             if count:
-                tokens.labels(record.model, kind).inc(count)
+                self._child(tokens, record.model, kind).inc(count)
         if record.cache:
-            self._cache.labels(record.model, record.cache).inc()
-        self._duration.labels(record.route, record.model).observe(record.duration_s)
+            self._child(self._cache, record.model, record.cache).inc()
+        self._child(self._duration, record.route, record.model).observe(record.duration_s)
         if record.admission_s is not None:
-            self._admission.labels(record.route, record.model).observe(record.admission_s)
+            self._child(self._admission, record.route, record.model).observe(record.admission_s)
         if record.first_token_s is not None:
-            self._first.labels(record.route, record.model).observe(record.first_token_s)
+            self._child(self._first, record.route, record.model).observe(record.first_token_s)
+
+    def _child(self, metric: M, *values: str) -> M:
+        """A metric's series; found once, for every token asks for one."""
+        key = (metric, *values)
+        if key not in self._children:
+            self._children[key] = metric.labels(*values)
+        return self._children[key]
 
     def reloaded(self, *, accepted: bool) -> None:
         """The settings were read again."""
