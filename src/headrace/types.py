@@ -643,6 +643,7 @@ class EmbedRequest:
     """Cut vectors to so many numbers and normalize again; None = whole."""
     truncate: bool = False
     """Cut inputs that are too long, and say which; False = refuse them."""
+    priority: Priority = Priority.INTERACTIVE
     deadline_s: float | None = None
     caller: Caller = Caller()
     trace: str = ""

@@ -22,13 +22,21 @@ from enum import StrEnum
 from pathlib import Path
 
 from headrace.config import Settings, process_environment
-from headrace.errors import HeadraceError, InvalidParameter, NotReady, Overloaded, WorkerDied
-from headrace.types import Priority, SamplingParams, TokenEvent, Usage
+from headrace.errors import (
+    DeadlineExceeded,
+    HeadraceError,
+    InvalidParameter,
+    NotReady,
+    Overloaded,
+    WorkerDied,
+)
+from headrace.types import FinishReason, Priority, SamplingParams, TokenEvent, Usage
 from headrace.wire.frames import (
     Beat,
     Cancel,
     Configure,
     Drain,
+    Embed,
     Events,
     Fatal,
     GetStats,
@@ -38,6 +46,7 @@ from headrace.wire.frames import (
     Submit,
     ToClient,
     ToWorker,
+    Vectors,
     client_reader,
     encode,
 )
@@ -66,8 +75,8 @@ class _InFlight:
     """One request at the worker."""
 
     prompt_tokens: int
-    events: asyncio.Queue[TokenEvent | HeadraceError] = field(
-        default_factory=asyncio.Queue[TokenEvent | HeadraceError]
+    events: "asyncio.Queue[TokenEvent | Vectors | HeadraceError]" = field(
+        default_factory=asyncio.Queue["TokenEvent | Vectors | HeadraceError"]
     )
     delivered: int = 0
 
@@ -230,18 +239,14 @@ class EngineClient:
             sampling = replace(sampling, seed=secrets.randbits(63))
         elif not -(1 << 63) <= sampling.seed < 1 << 64:
             raise InvalidParameter(f"`seed` {sampling.seed} has more than 64 bits", param="seed")
-        asked_s = asyncio.get_running_loop().time()
-        link = await self._ready_link(deadline_s)
-        if deadline_s is not None:
-            deadline_s = max(0.0, deadline_s - (asyncio.get_running_loop().time() - asked_s))
-        self._number += 1
-        id = f"{request_id or 'request'}#{self._number}"
+        link, left_s = await self._patient_link(deadline_s)
+        id = self._id(request_id)
         frame = Submit(
             id=id,
             prompt=tuple(prompt),
             sampling=sampling,
             salt=salt,
-            deadline_s=deadline_s,
+            deadline_s=left_s,
             priority=priority,
         )
         request = _InFlight(prompt_tokens=len(prompt))
@@ -251,9 +256,11 @@ class EngineClient:
         try:
             while not ended:
                 event = await request.events.get()
-                ended = isinstance(event, HeadraceError) or event.usage is not None
+                ended = not isinstance(event, TokenEvent) or event.usage is not None
                 if isinstance(event, HeadraceError):
                     raise event
+                if isinstance(event, Vectors):
+                    raise HeadraceError("the worker serves an encoder, which generates nothing")
                 request.delivered += len(event.tokens)
                 yield event
         finally:
@@ -263,6 +270,40 @@ class EngineClient:
                     with contextlib.suppress(TimeoutError, HeadraceError):
                         on_cancel(await _last_word(request))
             link.requests.pop(id, None)
+
+    async def embed(
+        self,
+        inputs: Sequence[tuple[int, ...]],
+        *,
+        deadline_s: float | None = None,
+        priority: Priority = Priority.INTERACTIVE,
+        request_id: str = "",
+    ) -> bytes:
+        """Vectors of a worker that serves an encoder: float32, row after row.
+
+        Cancelling the call cancels the work. Arguments as of `generate`.
+
+        Raises:
+            UserError, Overloaded, NotReady, WorkerDied: As `generate`.
+            DeadlineExceeded: It was not done in time.
+        """
+        link, left_s = await self._patient_link(deadline_s)
+        id = self._id(request_id)
+        request = _InFlight(prompt_tokens=0)
+        link.send(Embed(id=id, inputs=tuple(inputs), deadline_s=left_s, priority=priority))
+        link.requests[id] = request
+        answer: TokenEvent | Vectors | HeadraceError | None = None
+        try:
+            answer = await request.events.get()
+        finally:
+            link.requests.pop(id, None)
+            if answer is None:
+                link.send(Cancel(id=id))
+        if isinstance(answer, Vectors):
+            return _data(answer)
+        if isinstance(answer, HeadraceError):
+            raise answer
+        raise HeadraceError("the worker serves a decoder, which makes no vectors")
 
     async def score(self, tokens: Sequence[int]) -> list[float]:
         """Natural-log probability of each token given those before it; the first is 0."""
@@ -329,6 +370,18 @@ class EngineClient:
         # Before anybody hears of the death: whoever tries again at once is to wait for the next.
         if self._state is EngineState.READY:
             self._become(EngineState.STARTING, reason)
+
+    def _id(self, request_id: str) -> str:
+        self._number += 1
+        return f"{request_id or 'request'}#{self._number}"
+
+    async def _patient_link(self, deadline_s: float | None) -> tuple[_Link, float | None]:
+        """A worker, and what waiting for it left of the deadline."""
+        asked_s = asyncio.get_running_loop().time()
+        link = await self._ready_link(deadline_s)
+        if deadline_s is None:
+            return link, None
+        return link, max(0.0, deadline_s - (asyncio.get_running_loop().time() - asked_s))
 
     async def _ready_link(self, deadline_s: float | None) -> _Link:
         patience_s = self._wait_s if deadline_s is None else min(self._wait_s, deadline_s)
@@ -429,6 +482,9 @@ class EngineClient:
                             retry_after_s=frame.retry_after_s,
                         )
                     )
+            case Vectors():
+                if (request := link.requests.get(frame.id)) is not None:
+                    request.events.put_nowait(frame)
             case Stats():
                 answer = link.stats.get(frame.number)
                 if answer is not None and not answer.done():
@@ -456,6 +512,18 @@ class EngineClient:
                 return
 
 
+def _data(answer: Vectors) -> bytes:
+    match answer.finish:
+        case FinishReason.STOP:
+            return answer.data
+        case FinishReason.DEADLINE:
+            raise DeadlineExceeded("the vectors were not made before the request's deadline")
+        case FinishReason.ABORT:
+            raise NotReady("the engine stopped before it came to this request; try again shortly")
+        case _:
+            raise HeadraceError(answer.error or "the engine failed")
+
+
 def error_of(
     code: str, message: str, *, param: str | None = None, retry_after_s: int | None = None
 ) -> HeadraceError:
@@ -469,7 +537,7 @@ def error_of(
 def _kinds(root: type[HeadraceError]) -> dict[str, type[HeadraceError]]:
     kinds = {root.code: root}
     for child in root.__subclasses__():
-        kinds |= _kinds(child)
+        kinds = _kinds(child) | kinds  # of classes that share a code, the one that is above
     return kinds
 
 
@@ -502,7 +570,7 @@ async def _last_word(request: _InFlight) -> Usage:
             event = await request.events.get()
             if isinstance(event, HeadraceError):
                 raise event
-            if event.usage is not None:
+            if isinstance(event, TokenEvent) and event.usage is not None:
                 return event.usage
 
 

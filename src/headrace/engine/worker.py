@@ -22,9 +22,10 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, TypeAlias, cast
 
 from headrace.engine.request import EngineRequest
+from headrace.engine.vector_queue import VectorRequest
 from headrace.errors import HeadraceError, NotReady, Overloaded, WorkerDied
 from headrace.types import FinishReason, TokenEvent
 from headrace.wire.frames import (
@@ -32,6 +33,7 @@ from headrace.wire.frames import (
     Cancel,
     Configure,
     Drain,
+    Embed,
     Events,
     Fatal,
     GetStats,
@@ -41,6 +43,7 @@ from headrace.wire.frames import (
     Submit,
     ToClient,
     ToWorker,
+    Vectors,
     encode,
     worker_reader,
 )
@@ -59,15 +62,18 @@ class Output(Protocol):
     @property
     def id(self) -> str: ...
     @property
-    def event(self) -> TokenEvent: ...
+    def event(self) -> TokenEvent | Vectors: ...
 
 
 class Core(Protocol):
-    """The part of `EngineCore` that the loop drives."""
+    """The part of `EngineCore` and `VectorCore` that the loop drives."""
 
     @property
     def has_work(self) -> bool: ...
-    def submit(self, request: EngineRequest) -> None: ...
+    def submit(self, request: Any) -> None:
+        """Take an `EngineRequest` or, from a worker that serves an encoder, a `VectorRequest`."""
+        ...
+
     def cancel(self, request_id: str, reason: FinishReason) -> Sequence[Output]: ...
     def step(self) -> Sequence[Output]: ...
     def stats(self) -> Any: ...
@@ -211,7 +217,7 @@ class Worker:
 
     def _take(self, frame: ToWorker) -> None:
         match frame:
-            case Submit():
+            case Submit() | Embed():
                 self._submit(frame)
             case Cancel():
                 self._report(self._core.cancel(frame.id, FinishReason.ABORT))
@@ -222,9 +228,13 @@ class Worker:
             case Configure():
                 raise HeadraceError("a worker is configured once, before it runs")
 
-    def _submit(self, frame: Submit) -> None:
+    def _request(self, frame: Submit | Embed) -> EngineRequest | VectorRequest:
         deadline_s = None if frame.deadline_s is None else self._clock() + frame.deadline_s
-        request = EngineRequest(
+        if isinstance(frame, Embed):
+            return VectorRequest(
+                id=frame.id, inputs=frame.inputs, deadline_s=deadline_s, priority=frame.priority
+            )
+        return EngineRequest(
             id=frame.id,
             prompt=frame.prompt,
             sampling=frame.sampling,
@@ -233,6 +243,9 @@ class Worker:
             eos_ids=self._eos_ids,
             priority=frame.priority,
         )
+
+    def _submit(self, frame: Submit | Embed) -> None:
+        request = self._request(frame)
         try:
             if self._drain_until_s is not None:
                 raise NotReady("the engine is draining before it stops; try again shortly")
@@ -252,11 +265,18 @@ class Worker:
         self._active.add(frame.id)
 
     def _report(self, outputs: Sequence[Output]) -> None:
-        events = [(output.id, output.event) for output in outputs]
+        events: list[tuple[str, TokenEvent]] = []
+        for output in outputs:
+            event = output.event
+            if isinstance(event, Vectors):
+                self._active.discard(output.id)
+                self._link.send(event)
+            else:
+                events.append((output.id, event))
         if events:
             self._active.difference_update(id for id, event in events if event.usage is not None)
             self._link.send(Events(events=events))
-        elif time.monotonic() - self._link.last_sent_s > _BEAT_S:
+        elif not outputs and time.monotonic() - self._link.last_sent_s > _BEAT_S:
             self._link.send(Beat())
 
 
@@ -277,10 +297,19 @@ def flatten(stats: Any, prefix: str = "") -> dict[str, float]:
     return flat
 
 
+Build: TypeAlias = Callable[[Configure, Link, float], tuple[Worker, Ready]]
+"""Makes what a process serves of its first frame; the float is when the process began."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of the process; its exit status."""
+    return run_process("headrace.engine.worker", _build, arguments)
+
+
+def run_process(name: str, build: Build, arguments: Sequence[str] | None) -> int:
+    """Be a worker process from its arguments to its end; its exit status."""
     started_s = time.monotonic()
-    parser = argparse.ArgumentParser(prog="headrace.engine.worker")
+    parser = argparse.ArgumentParser(prog=name)
     parser.add_argument("--fd", type=int, required=True, help="inherited, connected socket")
     stream = socket.socket(fileno=parser.parse_args(arguments).fd)
     _die_with_parent()
@@ -290,7 +319,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     waker.setblocking(False)
     link = Link(stream, wake=wake)
     try:
-        return _serve(link, waker, started_s)
+        return _serve(build, link, waker, started_s)
     finally:
         signal.set_wakeup_fd(-1)
         link.close()
@@ -298,12 +327,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         waker.close()
 
 
-def _serve(link: Link, waker: socket.socket, started_s: float) -> int:
+def _serve(build: Build, link: Link, waker: socket.socket, started_s: float) -> int:
     configure = _await_configure(link)
     if configure is None:
         return 1
     try:
-        worker, ready = _build(configure, link, started_s)
+        worker, ready = build(configure, link, started_s)
     except HeadraceError as error:
         link.send(Fatal(code=error.code, message=error.message))
         link.linger(_LINGER_S)

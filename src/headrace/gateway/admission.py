@@ -7,7 +7,7 @@ what the request used is settled where its flight lands, however it ends.
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from headrace.gateway import tracing
@@ -15,8 +15,10 @@ from headrace.gateway.billing import usage_of
 from headrace.gateway.calls import need_codec
 from headrace.gateway.flight import Flight, Settled
 from headrace.gateway.http import Exchange
+from headrace.gateway.ledger import Ledger
 from headrace.gateway.need import Need
 from headrace.gateway.services import Served, Services
+from headrace.gateway.slices import Hold
 from headrace.types import (
     AudioPart,
     ChatRequest,
@@ -29,6 +31,7 @@ from headrace.types import (
     TextPart,
     ToolCallPart,
     ToolResultPart,
+    Trail,
     Usage,
 )
 
@@ -146,13 +149,7 @@ async def _admit(
         )
     )
 
-    def settle(usage: Usage, finish: str) -> Settled | None:
-        booked = ledger.settle(hold, usage, finish=finish, trail=flight.trail)
-        if booked is None:
-            return None
-        return Settled(booked.cost_nanousd, usage_of(booked) if booked.estimated else None)
-
-    flight.settle = settle
+    flight.settle = settlement(ledger, hold, flight.trail)
     each = hold.output_tokens // choices if hold.clamped else max(longest)
     # A provider that was given no limit writes as much as it likes, whatever was held for it.
     open_ended = served.codec is None and any(s.max_tokens is None for s in samplings)
@@ -168,6 +165,18 @@ async def _admit(
     )
     exchange.headers.append((CLAMPED_HEADER, str(each).encode()))
     return [replace(s, max_tokens=min(n, each)) for n, s in zip(longest, samplings, strict=True)]
+
+
+def settlement(ledger: Ledger, hold: Hold, trail: Trail) -> Callable[[Usage, str], Settled | None]:
+    """What settles a hold where its flight lands."""
+
+    def settle(usage: Usage, finish: str) -> Settled | None:
+        booked = ledger.settle(hold, usage, finish=finish, trail=trail)
+        if booked is None:
+            return None
+        return Settled(booked.cost_nanousd, usage_of(booked) if booked.estimated else None)
+
+    return settle
 
 
 def _longest(served: Served, length: int, sampling: SamplingParams) -> int:

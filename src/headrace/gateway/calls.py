@@ -4,8 +4,8 @@ from headrace.errors import ModelNotFound, UnsupportedParameter
 from headrace.gateway.codec import TextCodec
 from headrace.gateway.flight import Flight
 from headrace.gateway.http import Exchange
-from headrace.gateway.services import Served, Services
-from headrace.types import Caller, CompletionBackend
+from headrace.gateway.services import Served, ServedEmbedder, Services
+from headrace.types import Caller, CompletionBackend, ModelCard
 
 
 def find(services: Services, name: str, caller: Caller) -> Served:
@@ -15,6 +15,10 @@ def find(services: Services, name: str, caller: Caller) -> Served:
         ModelNotFound: There is none that this caller may use; it lists those that are.
     """
     served = services.models.get(name) if may_use(caller, name) else None
+    if served is None and name in services.embedders and may_use(caller, name):
+        raise UnsupportedParameter(
+            f"the model {name!r} makes vectors; send it to /v1/embeddings", param="model"
+        )
     if served is None:
         known = ", ".join(model for model in services.models if may_use(caller, model)) or "none"
         shown = name if len(name) <= 80 else name[:80] + "…"
@@ -22,6 +26,45 @@ def find(services: Services, name: str, caller: Caller) -> Served:
             f"the model {shown!r} is not served here; there is: {known}", param="model"
         )
     return served
+
+
+def find_embedder(services: Services, name: str, caller: Caller) -> ServedEmbedder:
+    """The model of that name that makes vectors.
+
+    Raises:
+        ModelNotFound: There is none that this caller may use; it lists those that are.
+        UnsupportedParameter: A model that answers conversations.
+    """
+    served = services.embedders.get(name) if may_use(caller, name) else None
+    if served is None:
+        known = ", ".join(key for key in services.embedders if may_use(caller, key)) or "none"
+        if name in services.models and may_use(caller, name):
+            raise UnsupportedParameter(
+                f"the model {name!r} makes no vectors; models that do: {known}", param="model"
+            )
+        shown = name if len(name) <= 80 else name[:80] + "…"
+        raise ModelNotFound(
+            f"the model {shown!r} is not served here; models that make vectors: {known}",
+            param="model",
+        )
+    return served
+
+
+def cards(services: Services, caller: Caller) -> list[ModelCard]:
+    """Of every model that this caller may use, those that make vectors last."""
+    found = [served.card for name, served in services.models.items() if may_use(caller, name)]
+    for name, served in services.embedders.items():
+        if may_use(caller, name):
+            card = served.embedder.card
+            found.append(
+                ModelCard(
+                    name=card.name,
+                    context_tokens=card.max_tokens,
+                    created_s=card.created_s,
+                    fingerprint=card.fingerprint,
+                )
+            )
+    return found
 
 
 def may_use(caller: Caller, name: str) -> bool:

@@ -1,6 +1,7 @@
 """The routes that need a key, all of them: a surface that is not here is not served."""
 
 from headrace.gateway import batches, files, routes
+from headrace.gateway.embeddings import embeddings
 from headrace.gateway.explain import explain
 from headrace.gateway.messages import count_tokens, messages
 from headrace.gateway.responses import delete_response, get_response, input_items, responses
@@ -14,6 +15,7 @@ def _route(method: str, template: str, handler: Handler) -> DataRoute:
 DATA: tuple[DataRoute, ...] = (
     _route("POST", "/v1/chat/completions", routes.chat),
     _route("POST", "/v1/completions", routes.completions),
+    _route("POST", "/v1/embeddings", embeddings),
     _route("POST", "/v1/responses", responses),
     _route("GET", "/v1/responses/{id}", get_response),
     _route("DELETE", "/v1/responses/{id}", delete_response),

@@ -116,6 +116,11 @@ class Flight:
         cache = self.trail.cache
         return [(CACHE_HEADER, cache.encode())] if cache else []
 
+    def answered(self, usage: Usage) -> None:
+        """A call that is no stream ended well, having used this."""
+        self._tallies[0] = _Tally(prompt_tokens=usage.prompt_tokens, usage=usage)
+        self.finish = FinishReason.STOP.value
+
     def failed(self, error: HeadraceError) -> None:
         """The request ends with this error."""
         self.error = error

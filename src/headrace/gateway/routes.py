@@ -14,8 +14,8 @@ import msgspec
 from headrace.errors import NotReady, PermissionDenied
 from headrace.gateway.admission import admit_chat, admit_completions
 from headrace.gateway.calls import (
+    cards,
     find,
-    may_use,
     name_flight,
     need_codec,
     need_completions,
@@ -190,14 +190,15 @@ async def render(services: Services, exchange: Exchange, flight: Flight, caller:
 
 async def models(services: Services, exchange: Exchange, flight: Flight, caller: Caller) -> None:
     """GET /v1/models."""
-    cards = [s.card for name, s in services.models.items() if may_use(caller, name)]
-    await exchange.answer(200, token_calls.encode_models(cards))
+    await exchange.answer(200, token_calls.encode_models(cards(services, caller)))
 
 
 async def model(services: Services, exchange: Exchange, flight: Flight, caller: Caller) -> None:
     """GET /v1/models/{id}; an id may have slashes."""
-    served = find(services, exchange.params["model"], caller)
-    await exchange.answer(200, token_calls.encode_model(served.card))
+    name = exchange.params["model"]
+    card = next((card for card in cards(services, caller) if card.name == name), None)
+    card = card or find(services, name, caller).card
+    await exchange.answer(200, token_calls.encode_model(card))
 
 
 async def metrics(services: Services, exchange: Exchange, flight: Flight, caller: Caller) -> None:

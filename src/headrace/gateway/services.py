@@ -17,7 +17,14 @@ from headrace.gateway.traces import Traces
 from headrace.observe.metrics import EngineStats, Metrics
 from headrace.observe.usage import UsageSink
 from headrace.providers.residency import Residency
-from headrace.types import Backend, CompletionBackend, ModelCard, Target, TokenCounter
+from headrace.types import (
+    Backend,
+    CompletionBackend,
+    Embedder,
+    ModelCard,
+    Target,
+    TokenCounter,
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,6 +47,15 @@ class Served:
     max_output_tokens: int = 0
     """Of an answer whose request sets no limit, where a budget has to be able to hold it; 0 = up to
     the end of the context."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ServedEmbedder:
+    """One model that makes vectors, under one name."""
+
+    embedder: Embedder
+    target: Target
+    """Whose price is held."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,6 +98,8 @@ class Services:
     """Everything that a request may meet."""
 
     models: Mapping[str, Served]
+    embedders: Mapping[str, ServedEmbedder] = field(default_factory=dict[str, ServedEmbedder])
+    """Models that make vectors; no name is in both."""
     keys: Keys | None = None
     """None = no key is asked for; only where the service listens on loopback."""
     ledger: Ledger | None = None

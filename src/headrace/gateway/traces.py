@@ -11,13 +11,13 @@ import contextlib
 import logging
 import time
 import zlib
-from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import NamedTuple
 
 from headrace.config import TraceSettings
 from headrace.data import pii
 from headrace.errors import ConfigError, DataError, StoreUnavailable
+from headrace.gateway.backlog import Backlog, Waiting
 from headrace.gateway.detail import Detail
 from headrace.gateway.http import stop
 from headrace.gateway.trace_body import Clean, content, encode
@@ -37,12 +37,6 @@ _RETRY_S = 1.0
 _CLOSE_S = 10.0
 _HEX = frozenset("0123456789abcdef")
 _LOG = logging.getLogger("headrace.traces")
-
-
-class _Waiting(NamedTuple):
-    record: UsageRecord
-    detail: Detail
-    size_bytes: int
 
 
 class Rules(NamedTuple):
@@ -113,8 +107,7 @@ class Traces:
         self._clock = clock
         self._known: dict[tuple[str, str], Policy] | None = None
         self._stale = True
-        self._waiting: deque[_Waiting] = deque()
-        self._waiting_bytes = 0
+        self._backlog = Backlog(pipeline)
         self._turn = asyncio.Lock()
         self._news = asyncio.Event()
         self._scrubbed = time.monotonic()
@@ -153,15 +146,9 @@ class Traces:
         if not failed and _draw(record.id[::-1]) >= settings.rate * MILLION:
             self._pipeline.dropped("rate", 1)
             return
-        size = detail.size_bytes
-        full = len(self._waiting) >= settings.max_queued
-        if full or self._waiting_bytes + size > settings.max_queued_bytes:
-            self._pipeline.dropped("queue_full", 1)
-            return
-        self._waiting.append(_Waiting(record, detail, size))
-        self._waiting_bytes += size
-        self._pipeline.waiting(len(self._waiting))
-        if len(self._waiting) >= BATCH:
+        most, most_bytes = settings.max_queued, settings.max_queued_bytes
+        self._backlog.put(record, detail, most=most, most_bytes=most_bytes)
+        if len(self._backlog) >= BATCH:
             self._news.set()
 
     async def refresh(self) -> None:
@@ -176,16 +163,13 @@ class Traces:
         Raises: StoreUnavailable; what was not written waits on.
         """
         async with self._turn:
-            while self._waiting:
-                batch = [self._waiting.popleft() for _ in range(min(BATCH, len(self._waiting)))]
-                size = sum(item.size_bytes for item in batch)
+            while batch := self._backlog.take(BATCH):
                 try:
                     await self._write_batch(batch)
                 except BaseException:
-                    self._waiting.extendleft(reversed(batch))
+                    self._backlog.restore(batch)
                     raise
-                self._waiting_bytes -= size
-                self._pipeline.waiting(len(self._waiting))
+                self._backlog.done(batch)
 
     async def purge(self) -> int:
         """Delete what is older than it may be; how many.
@@ -222,7 +206,7 @@ class Traces:
                     await self.purge()
             except StoreUnavailable as error:
                 self._stale = True
-                _LOG.warning("%d traces wait: %s", len(self._waiting), error.message)
+                _LOG.warning("%d traces wait: %s", len(self._backlog), error.message)
                 await asyncio.sleep(_RETRY_S)
             except Exception:  # noqa: BLE001 - the next ones must still be written
                 _LOG.exception("a bug in the trace store")
@@ -237,10 +221,10 @@ class Traces:
             async with asyncio.timeout(_CLOSE_S):
                 await self.flush()
         except (StoreUnavailable, TimeoutError) as error:
-            _LOG.warning("%d traces are lost: %s", len(self._waiting), error)
-            self._pipeline.dropped("shutdown", len(self._waiting))
+            _LOG.warning("%d traces are lost: %s", len(self._backlog), error)
+            self._backlog.abandon()
 
-    async def _write_batch(self, batch: Sequence[_Waiting]) -> None:
+    async def _write_batch(self, batch: Sequence[Waiting]) -> None:
         try:
             await self._write(batch)
         except StoreUnavailable:
@@ -255,11 +239,11 @@ class Traces:
         else:
             self._pipeline.written(len(batch))
 
-    async def _write(self, batch: Sequence[_Waiting]) -> None:
+    async def _write(self, batch: Sequence[Waiting]) -> None:
         rows, contents = await asyncio.to_thread(self._rows, batch)
         await self.database.write(lambda c: store.write(c, self.database, rows, contents))
 
-    def _rows(self, batch: Sequence[_Waiting]) -> tuple[list[TraceRow], list[Content]]:
+    def _rows(self, batch: Sequence[Waiting]) -> tuple[list[TraceRow], list[Content]]:
         clean = self._rules.clean
         rows = [encode(item.record, item.detail, clean) for item in batch]
         contents = [content(item.record, item.detail, clean) for item in batch]

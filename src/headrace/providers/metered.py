@@ -27,6 +27,10 @@ from headrace.types import (
     ChatRequest,
     CompletionBackend,
     CompletionRequest,
+    Embedded,
+    Embedder,
+    EmbedderCard,
+    EmbedRequest,
     Event,
     Finished,
     FinishReason,
@@ -71,6 +75,37 @@ class MeteredCompletions:
         trail = request.trail.fork()
         events = self._backend.complete(replace(request, trail=trail))
         return metered(events, self.target, trail, request.sampling)
+
+
+class MeteredEmbedder:
+    """An `Embedder` whose calls are legs."""
+
+    def __init__(self, provider: str, model: str, embedder: Embedder) -> None:
+        self.target = Target(provider=provider, model=model)
+        self._embedder = embedder
+
+    @property
+    def card(self) -> EmbedderCard:
+        return self._embedder.card
+
+    async def count(self, request: EmbedRequest) -> tuple[int, ...]:
+        """As `Embedder.count`."""
+        return await self._embedder.count(request)
+
+    async def embed(self, request: EmbedRequest) -> Embedded:
+        """As `Embedder.embed`; a call that failed used nothing that anybody knows of."""
+        began = time.monotonic()
+        usage, outcome = Usage(), FinishReason.ABORT.value
+        try:
+            answer = await self._embedder.embed(request)
+            usage, outcome = answer.usage, FinishReason.STOP.value
+        except HeadraceError as error:
+            outcome = error.code
+            raise
+        finally:
+            seconds = time.monotonic() - began
+            request.trail.leg(self.target, usage, outcome=outcome, seconds=seconds)
+        return answer
 
 
 async def metered(

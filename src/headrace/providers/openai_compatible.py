@@ -17,7 +17,7 @@ from headrace.providers.openai_events import ChunkReader
 from headrace.providers.openai_requests import chat_body, completion_body
 from headrace.providers.openai_whole import WholeReader
 from headrace.providers.provider import Authorize
-from headrace.providers.upstream import HttpCall, SseEvents, Timeouts, Upstream
+from headrace.providers.upstream import HttpCall, SseEvents, Timeouts, Upstream, trace_headers
 from headrace.types import ChatRequest, CompletionRequest, Event, ModelCard
 
 
@@ -157,6 +157,7 @@ class OpenAICompatible:
         headers = {"Accept": answers}
         if request.trace:
             headers["X-Request-Id"] = request.trace
+        headers |= trace_headers(request.trail)
         call = HttpCall(
             url=self._base + path + self._query,
             body=json_bytes(build()),

@@ -4,11 +4,12 @@ A new provider is a `Dialect`: two pure functions and a reader, no I/O.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Protocol, Self
 
 from headrace.errors import HeadraceError, UnsupportedParameter
-from headrace.providers.upstream import EventReader, HttpCall, Timeouts, Upstream
+from headrace.providers.upstream import EventReader, HttpCall, Timeouts, Upstream, trace_headers
 from headrace.types import ChatRequest, Event
 
 Authorize = Callable[[HttpCall], Awaitable[HttpCall]]
@@ -73,6 +74,8 @@ class Provider:
     async def stream(self, request: ChatRequest) -> AsyncIterator[Event]:
         """As `Backend.stream`."""
         call = await self._authorize(self._dialect.call(request))
+        # After the signature, which a proxy that adds its own span must not break.
+        call = replace(call, headers={**call.headers, **trace_headers(request.trail)})
         reader = self._dialect.reader(request)
         events = self._upstream.stream(call, reader, deadline_s=request.deadline_s)
         trail = request.trail

@@ -40,7 +40,7 @@ from headrace.errors import (
 )
 from headrace.providers.patience import OutOfPatience, Patience
 from headrace.providers.sse import SseReader
-from headrace.types import Event, Usage
+from headrace.types import Event, Trail, Usage
 
 _T = TypeVar("_T")
 _MAX_ERROR_BYTES = 64 << 10
@@ -282,6 +282,14 @@ class Upstream:
                 read_bufsize=1 << 16,
             )
         return self._session
+
+
+def trace_headers(trail: Trail) -> dict[str, str]:
+    """The W3C Trace Context of a call on a request's behalf; none where nobody traces it."""
+    if not trail.traceparent:
+        return {}
+    state = {"tracestate": trail.tracestate} if trail.tracestate else {}
+    return {"traceparent": trail.traceparent, **state}
 
 
 def retry_after_s(headers: Mapping[str, str]) -> int | None:

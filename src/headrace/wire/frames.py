@@ -12,7 +12,7 @@ import msgspec
 
 from headrace.config import EngineSettings, ModelSettings
 from headrace.errors import HeadraceError
-from headrace.types import Priority, SamplingParams, TokenEvent
+from headrace.types import FinishReason, Priority, SamplingParams, TokenEvent
 
 MAX_FRAME_BYTES = 256 << 20
 """Well above the largest honest frame: log-probabilities of a 128k prompt with 20 rivals each."""
@@ -38,6 +38,15 @@ class Submit(msgspec.Struct, frozen=True, kw_only=True, tag="submit"):
     salt: str = ""
     deadline_s: float | None = None
     """Seconds from now: the two processes share no clock."""
+    priority: Priority = Priority.INTERACTIVE
+
+
+class Embed(msgspec.Struct, frozen=True, kw_only=True, tag="embed"):
+    """Begin a request for vectors; of a worker that serves an encoder."""
+
+    id: str
+    inputs: tuple[tuple[int, ...], ...]
+    deadline_s: float | None = None
     priority: Priority = Priority.INTERACTIVE
 
 
@@ -82,8 +91,20 @@ class Events(msgspec.Struct, frozen=True, kw_only=True, tag="events"):
     events: list[tuple[str, TokenEvent]]
 
 
+class Vectors(msgspec.Struct, frozen=True, kw_only=True, tag="vectors"):
+    """All that an `Embed` came to."""
+
+    id: str
+    finish: FinishReason
+    """stop, or why there are no vectors."""
+    data: bytes = b""
+    """float32, little-endian, row after row."""
+    error: str | None = None
+    """Beside `finish` error: what went wrong, fit for the caller's eyes."""
+
+
 class Refused(msgspec.Struct, frozen=True, kw_only=True, tag="refused"):
-    """A `Submit` that was not admitted, as an error of the tree."""
+    """A `Submit` or `Embed` that was not admitted, as an error of the tree."""
 
     id: str
     code: str
@@ -110,8 +131,8 @@ class Fatal(msgspec.Struct, frozen=True, kw_only=True, tag="fatal"):
     message: str
 
 
-ToWorker = Configure | Submit | Cancel | GetStats | Drain
-ToClient = Ready | Events | Refused | Stats | Beat | Fatal
+ToWorker = Configure | Submit | Embed | Cancel | GetStats | Drain
+ToClient = Ready | Events | Vectors | Refused | Stats | Beat | Fatal
 
 _encoder = msgspec.msgpack.Encoder()
 
