@@ -129,6 +129,7 @@ class EngineChat:
 
     async def stream(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
         """Answer a conversation."""
+        request.trail.heard, request.trail.heard_all = Usage(), True  # until it is submitted
         _refuse_unsupported(request)
         self._refuse_hopeless(
             sum(
@@ -163,6 +164,7 @@ class EngineChat:
 
     async def complete(self, request: CompletionRequest) -> AsyncGenerator[Event, None]:
         """Continue a raw prompt."""
+        request.trail.heard, request.trail.heard_all = Usage(), True  # until it is submitted
         sampling = self._filled(request.sampling, request.trail)
         prompt = request.prompt
         if isinstance(prompt, str):
@@ -275,6 +277,11 @@ class EngineChat:
         ]
         created_s = int(time.time())
         started = produced = False
+
+        def on_cancel(usage: Usage) -> None:
+            trail.heard, trail.heard_all = usage, True
+
+        trail.heard, trail.heard_all = None, False
         events = self._source.generate(
             ids,
             sampling,
@@ -282,6 +289,7 @@ class EngineChat:
             deadline_s=deadline_s,
             priority=priority,
             request_id=trace,
+            on_cancel=on_cancel,
         )
         async with contextlib.aclosing(events):
             async for event in events:

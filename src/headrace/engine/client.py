@@ -267,8 +267,9 @@ class EngineClient:
             if not ended:
                 link.send(Cancel(id=id))
                 if on_cancel is not None and not link.writer.is_closing():
-                    with contextlib.suppress(TimeoutError, HeadraceError):
-                        on_cancel(await _last_word(request))
+                    usage = await _last_word(request)
+                    if usage is not None:
+                        on_cancel(usage)
             link.requests.pop(id, None)
 
     async def embed(
@@ -563,15 +564,23 @@ def _epitaph(link: _Link, status: int, step_timeout_s: float) -> str:
     return f"the engine's process exited with status {status}"
 
 
-async def _last_word(request: _InFlight) -> Usage:
-    """What a cancelled request used. Raises: TimeoutError; HeadraceError where the worker died."""
-    async with asyncio.timeout(_LAST_WORD_S):
-        while True:
-            event = await request.events.get()
-            if isinstance(event, HeadraceError):
-                raise event
-            if isinstance(event, TokenEvent) and event.usage is not None:
-                return event.usage
+async def _last_word(request: _InFlight) -> Usage | None:
+    """What a cancelled request used; None where the worker does not say in time."""
+
+    async def read() -> Usage | None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LAST_WORD_S):
+                while not isinstance(event := await request.events.get(), HeadraceError):
+                    if isinstance(event, TokenEvent) and event.usage is not None:
+                        return event.usage
+        return None
+
+    reading = asyncio.create_task(read())
+    # Whoever cancelled this task may do so again while it cleans up: that changes nothing.
+    while not reading.done():
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.wait({reading})
+    return reading.result()
 
 
 async def _unless_reset(read: Awaitable[bytes]) -> bytes:
