@@ -72,6 +72,6 @@ def when(at_s: int) -> str:
 
 def dollars(nanousd: int) -> str:
     """Money for people, exactly."""
-    whole, rest = divmod(nanousd, 10**9)
+    whole, rest = divmod(abs(nanousd), 10**9)
     fraction = f"{rest:09d}".rstrip("0")
-    return f"${whole}.{fraction:0<2}"
+    return f"{'-' if nanousd < 0 else ''}${whole}.{fraction:0<2}"

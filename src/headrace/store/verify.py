@@ -2,7 +2,8 @@
 
 Each finding is a sentence; none means that postings of every transaction sum to zero, what windows
 say was spent is what the transactions that name them used, what they say is lent is what workers
-hold, what is reserved is what runs, and every transaction's money is in its postings.
+hold, what is reserved is what runs, every transaction's money is in its postings, a request of
+several calls is their sum, and what bills differ by is what is posted of it.
 """
 
 from collections import Counter
@@ -11,8 +12,9 @@ from typing import NamedTuple
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from headrace.store.bills import variances
 from headrace.store.entries import decode
-from headrace.store.tables import holds, leases, postings, transactions, windows
+from headrace.store.tables import holds, leases, legs, postings, transactions, windows
 
 
 class Report(NamedTuple):
@@ -60,6 +62,15 @@ async def verify(connection: AsyncConnection) -> Report:
         if booked != cost:
             findings.append(f"team {team}: transactions cost {cost}, postings say {booked}")
     findings += await _windows(connection, used)
+    findings += await _calls(connection)
+    said = await variances(connection)
+    posted = {name: total for name, total in balances.items() if name.startswith("variance:")}
+    for account in sorted(said.keys() | posted.keys()):
+        if said.get(account, 0) != posted.get(account, 0):
+            findings.append(
+                f"bills differ by {said.get(account, 0)} on {account}, postings say "
+                f"{posted.get(account, 0)}"
+            )
     running = await connection.execute(select(holds.c.record))
     reserved = sum(decode(row.record).held_nanousd for row in running)
     booked = sum(total for account, total in balances.items() if account.startswith("reserved:"))
@@ -73,6 +84,24 @@ async def verify(connection: AsyncConnection) -> Report:
         leased=int(await connection.scalar(select(func.count()).select_from(leases)) or 0),
         findings=findings,
     )
+
+
+async def _calls(connection: AsyncConnection) -> list[str]:
+    """Requests of several calls are their sums."""
+    findings: list[str] = []
+    names = ("prompt_tokens", "cached_tokens", "completion_tokens", "cost_nanousd")
+    sums = [func.coalesce(func.sum(legs.c[name]), 0).label(f"legs_{name}") for name in names]
+    query = (
+        select(transactions.c.id, *(transactions.c[name] for name in names), *sums)
+        .join(legs, legs.c.transaction_id == transactions.c.id, isouter=True)
+        .where(transactions.c.calls > 1)
+        .group_by(transactions.c.id)
+    )
+    async for row in await connection.stream(query):
+        for name in names:
+            if int(getattr(row, name)) != int(getattr(row, f"legs_{name}")):
+                findings.append(f"the calls of transaction {row.id} do not add up to its {name}")
+    return findings
 
 
 async def _windows(connection: AsyncConnection, used: Counter[int]) -> list[str]:

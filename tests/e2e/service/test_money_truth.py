@@ -6,9 +6,11 @@ provider that ignores its limit, and the gateway killed in the middle.
 
 import asyncio
 import contextlib
+import datetime
 import io
 import json
 import re
+import sqlite3
 from collections import Counter
 from decimal import ROUND_CEILING, Decimal
 from pathlib import Path
@@ -16,7 +18,7 @@ from pathlib import Path
 import pytest
 from genai_prices import Usage, calc_price
 
-from billing_provider import BillingProvider, billing_provider
+from billing_provider import BillingProvider, Item, billing_provider
 from headrace.cli import main
 from money_mix import (
     ALPHA,
@@ -45,7 +47,7 @@ def headrace(service: Service, *words: str) -> str:
 
 
 def test_a_quick_mix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run(tmp_path, monkeypatch, 1_500)
+    run(tmp_path, monkeypatch, 800)
 
 
 @pytest.mark.slow
@@ -94,6 +96,35 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int) -> None:
         verified = json.loads(headrace(again, "ledger", "verify", "--json"))
         assert verified["findings"] == []
         assert (verified["reserved_nanousd"], verified["leased"]) == (0, 0)
+        check_reconciled(again, tmp_path, provider, database)
+
+
+def check_reconciled(
+    service: Service, directory: Path, provider: BillingProvider, database: Path
+) -> None:
+    """With the variance of what was cut and of the crash, the books owe what the bills say."""
+    settings = ("--config", str(directory / "headrace.toml"))
+    for name, model in (("one", ALPHA), ("two", BETA), ("three", GAMMA)):
+        items = [item for item in provider.bill if item.model == model]
+        dollars = sum((priced(item) for item in items), Decimal(0))
+        day = datetime.datetime.now(datetime.UTC).date().isoformat()
+        bill = directory / f"{name}.csv"
+        bill.write_text(f"date,model,cost_usd\n{day},{model},{dollars}\n")
+        words = ("ledger", "reconcile", str(bill), "--provider", name, "--json")
+        first = json.loads(headrace(service, *settings, *words))
+        assert first["variance_nanousd"] == first["posted_nanousd"] != 0
+        again = json.loads(headrace(service, *settings, *words))
+        assert (again["posted_nanousd"], again["variance_nanousd"]) == (
+            0,
+            first["variance_nanousd"],
+        )
+        with contextlib.closing(sqlite3.connect(database)) as connection:
+            [owed] = connection.execute(
+                "SELECT sum(amount_nanousd) FROM postings WHERE account = ?",
+                (f"owed:{name}/{model}",),
+            ).fetchone()
+        assert -owed == int((dollars * 10**9).to_integral_value(ROUND_CEILING))
+    assert "the books balance" in headrace(service, "ledger", "verify")
 
 
 async def crash(service: Service, key: str, calls: list[Call], done: Done) -> None:
@@ -137,17 +168,18 @@ def check_costs(
         mark = marks.get(row.request)
         if mark not in ended or mark not in items or legs[row.request] != 1:
             continue
-        item = items[mark]
-        if item.model == BETA:
-            dollars = Decimal(item.prompt) / 2_000_000 + Decimal(item.completion) / 500_000
-        else:
-            vendor = {ALPHA: "openai", GAMMA: "anthropic"}[item.model]
-            used = Usage(
-                input_tokens=item.prompt,
-                cache_read_tokens=item.cached,
-                output_tokens=item.completion,
-            )
-            dollars = calc_price(used, item.model, provider_id=vendor).total_price
+        item, dollars = items[mark], priced(items[mark])
         assert row.cost == int((dollars * 10**9).to_integral_value(ROUND_CEILING)), row
         checked[item.model] += 1
     assert min(checked[model] for model in (ALPHA, BETA, GAMMA)) > len(calls) // 20
+
+
+def priced(item: Item) -> Decimal:
+    """Dollars, as `genai-prices` itself has them."""
+    if item.model == BETA:
+        return Decimal(item.prompt) / 2_000_000 + Decimal(item.completion) / 500_000
+    vendor = {ALPHA: "openai", GAMMA: "anthropic"}[item.model]
+    used = Usage(
+        input_tokens=item.prompt, cache_read_tokens=item.cached, output_tokens=item.completion
+    )
+    return calc_price(used, item.model, provider_id=vendor).total_price
