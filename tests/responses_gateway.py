@@ -11,9 +11,10 @@ from gateway_server import Gateway, serving
 from headrace.errors import Unauthorized
 from headrace.gateway.asgi import Services
 from headrace.gateway.keys import Credentials
+from headrace.gateway.services import ServedEmbedder
 from headrace.gateway.stored import StoredResponses
 from headrace.store.database import Database
-from headrace.testing import Step
+from headrace.testing import HashEmbedder, Step
 from headrace.types import (
     Caller,
     ChatRequest,
@@ -21,11 +22,14 @@ from headrace.types import (
     FinishReason,
     ReasoningDelta,
     Started,
+    Target,
     TextDelta,
     ToolCallDelta,
     ToolResultPart,
     Usage,
 )
+
+OWN = Target(provider="", model="m")
 
 
 class TeamKeys:
@@ -72,7 +76,8 @@ def keeping(url: str, *, keys: bool = True, retention_s: int | None = 3600) -> G
     stack.push_async_callback(database.close)
     stored = StoredResponses(database, retention_s=retention_s, max_bytes=1 << 20)
     base = Services(models={}, keys=TeamKeys() if keys else None)
-    base = replace(base, responses=stored)
+    embedders = {"m": ServedEmbedder(embedder=HashEmbedder(name="m"), target=OWN)}
+    base = replace(base, responses=stored, embedders=embedders)
     with serving(told, base=base, stack=stack) as gateway:
         yield gateway
 

@@ -21,9 +21,13 @@ from headrace.gateway.batch_queue import BatchQueue
 from headrace.gateway.control import open_control
 from headrace.gateway.file_store import FileLimits, FileStore
 from headrace.gateway.prices import Prices
+from headrace.gateway.services import ServedEmbedder
 from headrace.gateway.stored import StoredResponses
 from headrace.store.blobs import open_blobs
-from headrace.testing import reply
+from headrace.testing import HashEmbedder, reply
+from headrace.types import Target
+
+OWN = Target(provider="", model="m")
 
 
 @dataclass
@@ -52,6 +56,7 @@ async def _made(directory: Path, script: Script, whole: Whole) -> AsyncGenerator
             ledger=control.ledger,
             prices=Prices(control.prices),
             files=files,
+            embedders={"m": ServedEmbedder(embedder=HashEmbedder(name="m"), target=OWN)},
             batches=BatchQueue(files, max_lines=100),
             responses=StoredResponses(database, retention_s=3600, max_bytes=1 << 20),
             extra={admin.PREFIX: admin.build(database, control.keys)},

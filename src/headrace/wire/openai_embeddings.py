@@ -21,7 +21,7 @@ from headrace.wire.sampling import token_ids_at
 MAX_INPUTS = 2048
 """OpenAI's limit."""
 
-_WITHOUT_EFFECT: dict[str, tuple[Any, ...]] = {"add_special_tokens": (True,), "priority": (0,)}
+WITHOUT_EFFECT: dict[str, tuple[Any, ...]] = {"add_special_tokens": (True,), "priority": (0,)}
 _UNSUPPORTED = {
     "truncate_prompt_tokens": "send `truncate` true, which cuts at the model's own limit",
     "messages": "send texts in `input`",
@@ -56,7 +56,7 @@ def decode(body: bytes) -> EmbeddingCall:
     call = EmbeddingCall(
         request=request, as_base64=_base64(fields), end_user=decode_end_user(fields)
     )
-    fields.close(without_effect=_WITHOUT_EFFECT, unsupported=_UNSUPPORTED)
+    fields.close(without_effect=WITHOUT_EFFECT, unsupported=_UNSUPPORTED)
     return call
 
 

@@ -17,6 +17,7 @@ from headrace.wire import (
     batch_calls,
     openai_chat,
     openai_completions,
+    openai_embeddings,
     responses_request,
     token_calls,
 )
@@ -75,6 +76,7 @@ MINIMAL: list[tuple[dict[str, Any], Any, dict[str, Any]]] = [
         batch_calls.decode_batch,
         {"input_file_id": "f", "endpoint": "/v1/responses", "completion_window": "24h"},
     ),
+    (requests.EMBEDDING, openai_embeddings.decode, {"model": "m", "input": "x"}),
     (requests.DETOKENIZE, token_calls.decode_detokenize, {"model": "m", "tokens": [1]}),
 ]
 

@@ -301,3 +301,20 @@ BATCH = record(
     }
 )
 BATCHES = record({"object": one("list"), "data": some(BATCH), "has_more": BOOLEAN}, open=True)
+EMBEDDINGS = record(
+    {
+        "object": one("list"),
+        "data": some(
+            record(
+                {
+                    "object": one("embedding"),
+                    "index": COUNT,
+                    "embedding": either(some(NUMBER), TEXT),
+                }
+            )
+        ),
+        "model": TEXT,
+        "usage": record({"prompt_tokens": COUNT, "total_tokens": COUNT}),
+    },
+    {"truncated": some(ANYTHING)},
+)

@@ -63,6 +63,9 @@ DATA: Mapping[tuple[str, str], Operation] = {
     ("POST", "/v1/completions"): Operation(
         tag="OpenAI", body=requests.COMPLETION, answer=answers.COMPLETION, streams=True
     ),
+    ("POST", "/v1/embeddings"): Operation(
+        tag="OpenAI", body=requests.EMBEDDING, answer=answers.EMBEDDINGS
+    ),
     ("POST", "/v1/responses"): Operation(
         tag="OpenAI", body=requests.RESPONSE, answer=answers.RESPONSE, streams=True
     ),

@@ -24,11 +24,13 @@ from headrace.wire import (
     batch_calls,
     openai_chat,
     openai_completions,
+    openai_embeddings,
     responses_request,
 )
 from headrace.wire.json_body import MAX_TOKEN_ID
 from headrace.wire.openai_chat import EFFORTS, MAX_DEADLINE_S
 from headrace.wire.openai_completions import MAX_PROMPTS
+from headrace.wire.openai_embeddings import MAX_INPUTS
 from headrace.wire.openai_messages import MAX_TOOLS
 from headrace.wire.sampling import (
     MAX_CHOICES,
@@ -421,5 +423,23 @@ BATCH = record(
         "output_expires_after": record(
             {"anchor": one("created_at"), "seconds": whole(3600, 2_592_000)}
         ),
+    },
+)
+_INPUT_IDS = some(_TOKEN, 1)
+EMBEDDING = record(
+    {
+        "model": MODEL,
+        "input": either(
+            _SOME_TEXT, _INPUT_IDS, some(either(_SOME_TEXT, _INPUT_IDS), 1, MAX_INPUTS)
+        ),
+    },
+    {
+        "encoding_format": one("float", "base64"),
+        "dimensions": whole(1, 1 << 20),
+        "input_type": text(0, 64),
+        "truncate": BOOLEAN,
+        **_USER,
+        **_DEADLINE,
+        **inert(openai_embeddings.WITHOUT_EFFECT),
     },
 )
