@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from headrace import __version__
-from headrace.config import EngineSettings, Settings, state_dir, store_url, trace_url
+from headrace.config import EngineSettings, Settings, secret, state_dir, store_url, trace_url
 from headrace.errors import ConfigError, HeadraceError, MissingExtra, NotFound
 from headrace.types import (
     Backend,
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from headrace.gateway.batch_queue import BatchQueue
     from headrace.gateway.caching.shelf import Shelf
     from headrace.gateway.control import Control
+    from headrace.gateway.door import Door
     from headrace.gateway.exporter import Exporter
     from headrace.gateway.live import Live
     from headrace.gateway.reload import ConfigState, Reloader
@@ -321,6 +322,9 @@ async def _serve(
         stored = await stack.enter_async_context(_stored_responses(settings, control))
         if clients:
             starting = asyncio.create_task(_start(clients))
+        door = None
+        if settings.oidc.issuer:
+            door = await stack.enter_async_context(_door(settings, control, listener))
         client = chat = None
         if local is not None:
             client, path = local
@@ -336,6 +340,7 @@ async def _serve(
             stored=stored,
             queue=queue,
             shelf=shelf,
+            door=door,
         )
         if control is not None and settings.traces.enabled:
             house.traces = await stack.enter_async_context(
@@ -402,6 +407,31 @@ async def _serve(
 async def _start(clients: "Sequence[EngineClient]") -> None:
     """Start workers beside each other; the first that cannot start is raised."""
     await asyncio.gather(*(client.start() for client in clients))
+
+
+def _door(
+    settings: Settings, control: "Control | None", listener: socket.socket
+) -> contextlib.AbstractAsyncContextManager["Door"]:
+    """How people log in. Raises: ConfigError."""
+    from headrace.gateway.door import open_door
+
+    if control is None or control.keys is None:
+        raise ConfigError("oidc.issuer with --no-auth: without keys nobody needs to log in")
+    host, port = listener.getsockname()[:2]
+    if not settings.oidc.public_url and not _is_loopback(host):
+        raise ConfigError(
+            f"oidc.public_url is not set and the service listens on {host}; write the https "
+            "address that browsers have of it"
+        )
+    reference = settings.oidc.client_secret
+    return open_door(
+        settings.oidc,
+        secret=secret(reference) if reference else None,
+        keys=control.keys,
+        database=control.database,
+        changes=control.changes,
+        address=_url(host, port),
+    )
 
 
 @contextlib.asynccontextmanager
@@ -558,6 +588,7 @@ class _House:
         stored: "StoredResponses | None",
         queue: "BatchQueue | None",
         shelf: "Shelf",
+        door: "Door | None" = None,
     ) -> None:
         from headrace.gateway.load import Load
         from headrace.observe.metrics import Metrics
@@ -570,6 +601,7 @@ class _House:
         self._queue = queue
         self._load = Load()
         self._shelf = shelf
+        self._door = door
         self.metrics = Metrics()
         self.reloader: Reloader | None = None
         self.traces: Traces | None = None
@@ -612,14 +644,25 @@ class _House:
         models = _served(settings, self._chat, opened, residency)
         models = _fronted(settings, models, self._chat, self._control, self._shelf, residency)
         embedders = self._embedders(models)
-        info = PageInfo(models=tuple(models), auth=settings.server.auth, version=__version__)
+        info = PageInfo(
+            models=tuple(models),
+            auth=settings.server.auth,
+            login=self._door is not None,
+            version=__version__,
+        )
         pages = build_pages(lambda: info)
         extra = {"/": pages, "/static/": pages}
-        control = self._control
+        control, door = self._control, self._door
+        keys = None if control is None else control.keys
+        if door is not None:
+            from headrace.gateway import login
+
+            keys = door.people
+            extra |= dict.fromkeys(login.PATHS, login.build(door))
         if control is not None:
             extra[admin.PREFIX] = admin.build(
                 control.database,
-                control.keys,
+                keys,
                 config=self._config_state,
                 changes=control.changes,
             )
@@ -631,7 +674,7 @@ class _House:
             models=models,
             embedders=embedders,
             allowed_hosts=frozenset(name.lower() for name in settings.server.allowed_hosts),
-            keys=None if control is None else control.keys,
+            keys=keys,
             ledger=None if control is None else control.ledger,
             files=None if self._queue is None else self._queue.files,
             batches=self._queue,
@@ -807,9 +850,13 @@ def _shown_name(services: "Services") -> str:
     return next(iter([*services.models, *services.embedders]))
 
 
+def _url(host: str, port: int) -> str:
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
 def _welcome(settings: Settings, listener: socket.socket, name: str, new_key: str | None) -> str:
     host, port = listener.getsockname()[:2]
-    url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    url = _url(host, port)
     lines = [f"headrace {__version__} serves {name} at {url}", ""]
     shown = "-"
     if new_key is not None:

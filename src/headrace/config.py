@@ -237,6 +237,43 @@ class OtlpSettings:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class OidcSettings:
+    """`[oidc]`: how people log in; without an issuer nobody does."""
+
+    issuer: str = ""
+    """Its address, exactly as it calls itself."""
+    client_id: str = ""
+    client_secret: str = ""
+    """env:NAME or file:PATH, never the secret itself; empty = a public client, with PKCE alone."""
+    scopes: tuple[str, ...] = ("openid", "profile", "email")
+    public_url: str = ""
+    """This service's address as browsers have it; empty = as it listens, on loopback only."""
+    session_s: int = 28_800
+    """After which people log in again."""
+    user_claim: str = "email"
+    """Names the user; take only one that people cannot choose themselves."""
+    org_claim: str = ""
+    """Names the organization that the user's team must be of; empty = it is not asked."""
+    team_claim: str = ""
+    """Names the team; empty = users stay where administrators put them."""
+    teams: tuple[str, ...] = ()
+    """VALUE=TEAM of that claim, the first that applies; empty = its value is the team's name."""
+    role_claim: str = ""
+    """Names the role; empty = users keep what administrators gave them."""
+    roles: tuple[str, ...] = ()
+    """VALUE=ROLE of that claim, the highest that applies; who has none is a member."""
+    default_team: str = ""
+    """Of those whose claims name none; empty = they are refused."""
+    bearer: bool = False
+    """Whether the API takes the issuer's tokens in place of keys."""
+    audience: str = ""
+    """What those tokens must be for; empty = client_id."""
+    algorithms: tuple[str, ...] = ("RS256", "PS256", "ES256", "EdDSA")
+    """Signatures that are taken; asymmetric ones only."""
+    clock_skew_s: int = 30
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class PathSettings:
     state_dir: str = ""
     """API keys and other state; empty = $XDG_STATE_HOME/headrace or ~/.local/state/headrace."""
@@ -417,6 +454,7 @@ class Settings:
     embeddings: EmbeddingSettings = EmbeddingSettings()
     paths: PathSettings = PathSettings()
     store: StoreSettings = StoreSettings()
+    oidc: OidcSettings = OidcSettings()
     routing: RoutingSettings = RoutingSettings()
     cache: CacheSettings = CacheSettings()
     files: FileSettings = FileSettings()

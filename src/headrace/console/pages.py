@@ -42,6 +42,8 @@ class PageInfo:
     auth: bool
     """True where requests need an API key; the page then asks for one."""
     version: str
+    login: bool = False
+    """True where people may log in with their issuer instead."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -186,12 +186,17 @@ def _within(route: str, allowed: frozenset[str]) -> bool:
     return route in allowed or any(at and route.startswith(at.rstrip("/") + "/") for at in allowed)
 
 
-def _caller(key: Key, feature: str) -> Caller:
+def check_feature(feature: str) -> None:
+    """Raises: InvalidParameter for what is no feature's name."""
     if feature and not _FEATURE.fullmatch(feature):
         raise InvalidParameter(
             f"the header {FEATURE_HEADER.decode()} is {feature[:80]!r}; it takes letters, digits, "
             "'.', '_' and '-', at most 64"
         )
+
+
+def _caller(key: Key, feature: str) -> Caller:
+    check_feature(feature)
     if key.features and feature not in key.features:
         given = f"not for {feature!r}" if feature else "and the request names none"
         raise PermissionDenied(

@@ -6,7 +6,7 @@ verified; who moves to another team leaves its keys behind.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Row, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -59,6 +59,13 @@ class Change:
     disabled: bool | None = None
 
 
+class Admitted(NamedTuple):
+    """Who logged in, and what that user was before; None = it was made now."""
+
+    person: Person
+    before: Person | None
+
+
 async def get_person(connection: AsyncConnection, id: str) -> Person:
     """Raises: NotFound."""
     found = await _one(connection, users.c.id == id)
@@ -109,16 +116,17 @@ async def change_person(
 
 async def admit(
     connection: AsyncConnection, claimed: Claimed, *, default_team: str, now_s: int
-) -> Person:
+) -> Admitted:
     """The user of an account, made at its first log-in and brought to what its claims say.
 
     Raises:
         PermissionDenied: It is disabled, its name is another account's, its claims name no team
             and there is no default, or the team is another organization's or is not there.
     """
-    person = await _one(connection, users.c.account == claimed.account)
+    before = person = await _one(connection, users.c.account == claimed.account)
     if person is None:
-        person = await _first_log_in(connection, claimed, default_team, now_s)
+        before = await _one(connection, users.c.id == claimed.id)
+        person = await _first_log_in(connection, claimed, before, default_team, now_s)
     if person.disabled_s is not None:
         raise PermissionDenied(f"the user {person.id} is disabled; an administrator can enable it")
     team = person.team if claimed.team is None else claimed.team
@@ -129,13 +137,18 @@ async def admit(
         and wanted.team in (None, person.team)
         and wanted.name in (None, person.name)
     )
-    return person if same else await change_person(connection, person.id, wanted, now_s=now_s)
+    if not same:
+        person = await change_person(connection, person.id, wanted, now_s=now_s)
+    return Admitted(person, before)
 
 
 async def _first_log_in(
-    connection: AsyncConnection, claimed: Claimed, default_team: str, now_s: int
+    connection: AsyncConnection,
+    claimed: Claimed,
+    known: Person | None,
+    default_team: str,
+    now_s: int,
 ) -> Person:
-    known = await _one(connection, users.c.id == claimed.id)
     if known is None:
         team = claimed.team or default_team
         if not team:

@@ -73,6 +73,7 @@ def test_verbs_are_frozen() -> None:
         "teams",
         "budgets",
         "spend",
+        "audit",
         "ledger",
         "bench",
         "doctor",

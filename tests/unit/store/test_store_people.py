@@ -28,7 +28,10 @@ async def house(database: Database) -> None:
 
 
 async def admit(database: Database, claimed: Claimed, default: str = "") -> Person:
-    return await database.write(lambda c: people.admit(c, claimed, default_team=default, now_s=NOW))
+    admitted = await database.write(
+        lambda c: people.admit(c, claimed, default_team=default, now_s=NOW)
+    )
+    return admitted.person
 
 
 async def change(database: Database, id: str, change: Change, now_s: int = NOW) -> Person:

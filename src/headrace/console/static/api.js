@@ -23,9 +23,10 @@ export function bodyOf({ model, messages, temperature, maxTokens, probabilities 
   return body;
 }
 
-export async function* answer(request, { key, signal }) {
+export async function* answer(request, { key, csrf, signal }) {
   const headers = { "content-type": "application/json", accept: "text/event-stream" };
   if (key) headers.authorization = `Bearer ${key}`;
+  else if (csrf) headers["x-headrace-csrf"] = csrf;
   let response;
   try {
     response = await fetch("/v1/chat/completions", {

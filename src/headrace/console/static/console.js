@@ -1,6 +1,7 @@
 // Wires the page: controls -> one request at a time -> turns in the transcript.
 // The key lives in sessionStorage only: it is gone with the tab.
 import { ApiFailure, answer } from "./api.js";
+import { leave, whoIsHere } from "./session.js";
 import { hide } from "./tokens.js";
 import { AnswerTurn, userTurn } from "./turn.js";
 
@@ -14,6 +15,17 @@ const key = at("key"); // only there where the service needs one
 const KEY = "headrace.key";
 let history = [];
 let running = null; // the AbortController of the answer that grows now
+
+let csrf = null; // of the session, where somebody is logged in
+if (document.body.dataset.login === "yes") {
+  const known = async () => {
+    csrf = (await whoIsHere()).csrf ?? null;
+  };
+  void known();
+  at("logout").addEventListener("click", async () => {
+    if (!(await leave(csrf))) await known();
+  });
+}
 
 if (key) {
   key.value = sessionStorage.getItem(KEY) ?? "";
@@ -70,9 +82,9 @@ composer.addEventListener("submit", (event) => {
   event.preventDefault();
   const text = message.value.trim();
   if (running || !text) return;
-  if (key && !key.value) {
+  if (key && !key.value && !csrf) {
     openSettings(true);
-    statusLine.textContent = "This service needs an API key";
+    statusLine.textContent = "This service needs an API key, or that you log in";
     key.focus();
     return;
   }
@@ -104,7 +116,7 @@ async function converse(text) {
   setRunning(control);
   statusLine.textContent = "Answering";
   try {
-    for await (const piece of answer(requestOf(turns), { key: key?.value, signal: control.signal })) {
+    for await (const piece of answer(requestOf(turns), { key: csrf ? null : key?.value, csrf, signal: control.signal })) {
       followEnd(() => turn.add(piece));
     }
     const facts = turn.end();
