@@ -14,6 +14,7 @@ from headrace.config import OidcSettings
 from headrace.gateway import admin, login
 from headrace.gateway.asgi import build
 from headrace.gateway.door import Door, open_door
+from headrace.gateway.http import ASGIApp
 from headrace.gateway.keys import StoreKeys
 from headrace.gateway.services import Services
 from headrace.store import identity
@@ -63,7 +64,8 @@ async def house(
     directory: Path, issuer: str, *, secret: str | None = SECRET, **more: Any
 ) -> AsyncGenerator[House]:
     """Open one; `more` are settings of `[oidc]`."""
-    settings = OidcSettings(issuer=issuer, client_id=CLIENT, **{"default_team": "red", **more})
+    given: dict[str, Any] = {"default_team": "red", **more}
+    settings = OidcSettings(issuer=issuer, client_id=CLIENT, **given)
     async with fresh("sqlite", directory) as database:
         made = await database.write(_people)
         changes = Changes(database)
@@ -76,7 +78,7 @@ async def house(
             changes=changes,
             address=HOME,
         ) as door:
-            extra = dict.fromkeys(login.PATHS, login.build(door))
+            extra: dict[str, ASGIApp] = {path: login.build(door) for path in login.PATHS}
             extra[admin.PREFIX] = admin.build(database, door.people, changes=changes)
             base: Services = replace(services(), keys=door.people, extra=extra)
             app: Any = build(base)

@@ -178,6 +178,11 @@ class Liar:
             dict(claims), self.keys[key], algorithm="RS256", headers={"kid": key, **header}
         )
 
+    def unsigned(self, claims: Mapping[str, Any], **header: str) -> str:
+        """With a header that says that nobody signed it."""
+        parts = ({"alg": "none", **header}, dict(claims))
+        return ".".join([*(_b64(json.dumps(part).encode()) for part in parts), ""])
+
     def confuse(self, claims: Mapping[str, Any], *, key: str = "one") -> str:
         """Signed by HMAC, with the public key as the secret, as it may be had of the issuer."""
         secret = (

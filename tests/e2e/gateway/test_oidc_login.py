@@ -53,7 +53,7 @@ async def test_a_person_logs_in_works_and_logs_out(tmp_path: Path) -> None:
 
 async def test_the_certified_provider_with_pkce_required(tmp_path: Path) -> None:
     with certified_provider(tmp_path, CALLBACK) as issuer:
-        mapped = {
+        mapped: dict[str, Any] = {
             "scopes": ("openid", "email", "profile"),
             "team_claim": "groups",
             "teams": ("nobody=far", "ops=blue"),

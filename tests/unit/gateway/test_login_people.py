@@ -161,7 +161,7 @@ async def test_an_issuer_is_who_it_says(monkeypatch: Any) -> None:
     ],
 )
 def test_settings_that_are_not_safe(settings: dict[str, Any], text: str) -> None:
-    given = {"issuer": "https://login.example", "client_id": "x", **settings}
+    given: dict[str, Any] = {"issuer": "https://login.example", "client_id": "x", **settings}
     with pytest.raises(ConfigError, match=text):
         Issuer(OidcSettings(**given), None)
 
