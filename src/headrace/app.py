@@ -450,6 +450,54 @@ async def open_store(settings: Settings) -> AsyncGenerator["Database"]:
         await database.close()
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TraceStores:
+    """Where traces are, and where the ledger and the policies are; perhaps the same database."""
+
+    traces: "Database"
+    main: "Database"
+
+
+@contextlib.asynccontextmanager
+async def open_trace_stores(settings: Settings) -> AsyncGenerator[TraceStores]:
+    """Both, for one command.
+
+    Raises:
+        ConfigError, StoreUnavailable: As `headrace.store.database.Database.open`.
+    """
+    from headrace.store.database import Database
+
+    async with open_store(settings) as main:
+        url = trace_url(settings)
+        own = await Database.open(url) if url != store_url(settings) else None
+        try:
+            yield TraceStores(traces=own or main, main=main)
+        finally:
+            if own is not None:
+                await own.close()
+
+
+def check(settings: Settings) -> list[str]:
+    """What `serve` would refuse, without starting anything: the names of what it would serve.
+
+    Raises:
+        HeadraceError: What is wrong, by its setting.
+    """
+    from headrace.gateway import exporter, traces
+    from headrace.providers.assemble import open_routes
+    from headrace.testing import ScriptedBackend
+
+    async def work() -> list[str]:
+        traces.rules(settings.traces)
+        exporter.rules(settings.otlp, settings.providers)
+        own = [] if settings.model.path == NO_MODEL else [model_name(settings)]
+        async with contextlib.AsyncExitStack() as stack:
+            local = {name: ScriptedBackend(()) for name in own}
+            return [*own, *open_routes(settings, local, stack)]
+
+    return asyncio.run(work())
+
+
 def _engine(settings: Settings) -> "tuple[EngineClient, Path] | None":
     """The engine's client, not started, and its checkpoint; None where no model is served."""
     if settings.model.path == NO_MODEL:
@@ -665,6 +713,7 @@ class _House:
                 keys,
                 config=self._config_state,
                 changes=control.changes,
+                traces=self.traces,
             )
         if self.traces is not None:
             self.traces.use(trace_rules)

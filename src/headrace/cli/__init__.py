@@ -70,6 +70,13 @@ VERBS = (
     Verb(name="spend", target="headrace.cli.spend:spend", help="what was spent, and prices"),
     Verb(name="audit", target="headrace.cli.audit:audit", help="who changed what, when"),
     Verb(name="ledger", target="headrace.cli.ledger:ledger", help="check the books"),
+    Verb(
+        name="explain",
+        target="headrace.cli.explain:explain",
+        help="what happened to one request",
+    ),
+    Verb(name="traces", target="headrace.cli.traces:traces", help="list, export, delete traces"),
+    Verb(name="config", target="headrace.cli.config:config", help="check and show settings"),
     Verb(name="bench", target="headrace.cli.bench:bench", help="measure latency and throughput"),
     Verb(name="doctor", target="headrace.cli.doctor:doctor", help="which kernels run, how fast"),
 )

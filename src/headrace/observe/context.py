@@ -4,10 +4,12 @@ A `traceparent` that is malformed is treated as absent, as the specification dem
 begins here is better than one joined by mistake. Source: https://www.w3.org/TR/trace-context-2/.
 """
 
+import hashlib
 import re
 from typing import NamedTuple
 
 _TRACEPARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
+_ID = re.compile(r"[0-9a-f]{32}")
 _MEMBER = re.compile(
     r"(?:[a-z][a-z0-9_\-*/]{0,255}|[a-z0-9][a-z0-9_\-*/]{0,240}@[a-z][a-z0-9_\-*/]{0,13})"
     r"=[\x20-\x2b\x2d-\x3c\x3e-\x7e]{0,255}[\x21-\x2b\x2d-\x3c\x3e-\x7e]"
@@ -40,10 +42,13 @@ def join(request_id: str, traceparent: str | None, tracestate: str | None = None
     """The context of a request.
 
     Args:
-        request_id: 32 hexadecimal digits, random: also the trace's id where none came.
+        request_id: Where it is 32 hexadecimal digits, also the trace's id where none came; else
+            that is made of it.
         traceparent: The header, if there was exactly one.
         tracestate: The header; several are joined with commas.
     """
+    if not _ID.fullmatch(request_id):
+        request_id = hashlib.sha256(request_id.encode()).hexdigest()[:32]
     span_id = request_id[16:32]
     found = None if traceparent is None else _TRACEPARENT.fullmatch(traceparent.strip())
     if found is None or not _holds(*found.groups()):

@@ -48,7 +48,7 @@ class TraceRow:
     """JSON; whoever writes it knows of what."""
 
 
-_COLUMNS = tuple(item.name for item in fields(TraceRow))
+COLUMNS = tuple(item.name for item in fields(TraceRow))
 
 
 class Content(NamedTuple):
@@ -218,4 +218,4 @@ def _conditions(which: Which) -> list[ColumnElement[bool]]:
 
 
 def _row(row: Row[Any]) -> TraceRow:
-    return TraceRow(**dict(zip(_COLUMNS, row, strict=True)))
+    return TraceRow(**dict(zip(COLUMNS, row, strict=True)))

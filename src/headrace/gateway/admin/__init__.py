@@ -16,6 +16,8 @@
     GET        /v1/admin/audit         who changed what; ?actor=&action=&subject=&since_s=&before=
     GET        /v1/admin/ledger/verify admin
     GET        /v1/admin/config        admin: how the last reading of the settings went
+    GET, DELETE  /v1/admin/traces      ?team=&end_user=&id=&since_s=...; deleted to the last byte
+    GET, POST  /v1/admin/traces/policies   content_ppm and retention_days of an org or a team
 
 Invariant: what is another's answers as what does not exist: a key learns no ids beyond its reach.
 Nobody gives a higher role than its own, and every change is in the audit log.

@@ -13,6 +13,7 @@ from starlette.requests import Request
 
 from headrace.errors import InvalidParameter, NotFound, PermissionDenied
 from headrace.gateway.reload import ConfigState
+from headrace.gateway.traces import Traces
 from headrace.store import identity
 from headrace.store.audit import Actor, record
 from headrace.store.database import Database
@@ -38,7 +39,10 @@ class Call:
         *,
         id: str,
         config: ConfigState | None = None,
+        traces: Traces | None = None,
     ) -> None:
+        self.traces = traces
+        """None = none are kept."""
         self.config = config
         """How the last reading of the settings went; None = nobody follows them."""
         self.database = database

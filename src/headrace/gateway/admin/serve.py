@@ -16,6 +16,7 @@ from headrace.gateway.admin.table import PREFIX, TABLE
 from headrace.gateway.http import ASGIApp
 from headrace.gateway.keys import Credentials, Keys
 from headrace.gateway.reload import ConfigState
+from headrace.gateway.traces import Traces
 from headrace.store.changes import Changes
 from headrace.store.database import Database
 from headrace.store.identity import RoleName
@@ -36,6 +37,7 @@ class _Plane:
     keys: Keys | None
     config: Callable[[], ConfigState | None]
     changes: Changes | None
+    traces: Traces | None
 
 
 def build(
@@ -44,6 +46,7 @@ def build(
     *,
     config: Callable[[], ConfigState | None] = no_config,
     changes: Changes | None = None,
+    traces: Traces | None = None,
 ) -> ASGIApp:
     """The application for everything below `PREFIX`.
 
@@ -53,8 +56,9 @@ def build(
         config: How the last reading of the settings went.
         changes: Looked at after each change, so that this process knows before it has answered;
             None = it knows when it looks the next time.
+        traces: None = none are kept.
     """
-    plane = _Plane(database=database, keys=keys, config=config, changes=changes)
+    plane = _Plane(database=database, keys=keys, config=config, changes=changes, traces=traces)
     paths: dict[str, dict[str, Handler]] = {}
     for route in TABLE:
         paths.setdefault(PREFIX + route.path, {})[route.method] = route.handler
@@ -87,7 +91,15 @@ async def _answer(plane: _Plane, request: Request, methods: dict[str, Handler]) 
             headers["allow"] = ", ".join(methods)
             raise MethodNotAllowed(f"this takes {headers['allow']}, not {request.method[:16]}")
         body = await _body(request)
-        call = Call(plane.database, caller, request, body, id=request_id, config=plane.config())
+        call = Call(
+            plane.database,
+            caller,
+            request,
+            body,
+            id=request_id,
+            config=plane.config(),
+            traces=plane.traces,
+        )
         answer = await handler(call)
         if request.method != "GET" and plane.changes is not None:
             await plane.changes.poll()

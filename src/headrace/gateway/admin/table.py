@@ -5,7 +5,7 @@ A handler that changes anything writes what it did into the audit log, in the sa
 
 from dataclasses import dataclass
 
-from headrace.gateway.admin import keys, money, operations, people, watch
+from headrace.gateway.admin import keys, money, operations, people, traces, watch
 from headrace.gateway.admin.call import Handler
 
 PREFIX = "/v1/admin/"
@@ -47,4 +47,8 @@ TABLE: tuple[AdminRoute, ...] = (
     _route("GET", "audit", watch.read_audit),
     _route("GET", "ledger/verify", money.verify_ledger),
     _route("GET", "config", operations.show_config),
+    _route("GET", "traces", traces.list_traces),
+    _route("DELETE", "traces", traces.delete_traces),
+    _route("GET", "traces/policies", traces.list_policies),
+    _route("POST", "traces/policies", traces.set_policy),
 )
