@@ -38,6 +38,8 @@ ANTHROPIC_ERROR = record(
     },
     {"request_id": TEXT},
 )
+EVENT = record({"data": TEXT}, {"event": TEXT}, open=True)
+"""Of a stream; `data` is JSON, or `[DONE]`."""
 HEALTH = record({"status": one("ok", "unavailable")}, {"reason": TEXT, "detail": TEXT})
 
 _USAGE = record(

@@ -18,7 +18,7 @@ from headrace.gateway.data import DATA
 from headrace.gateway.http import Exchange
 from headrace.gateway.openapi import answers, control, operations
 from headrace.gateway.openapi.operations import EVENTS, JSON, Operation
-from headrace.gateway.openapi.shapes import ANY_OBJECT, TEXT, Shape, text
+from headrace.gateway.openapi.shapes import ANY_OBJECT, Shape, text
 from headrace.gateway.routes import OPEN
 from headrace.gateway.services import Services
 
@@ -97,7 +97,7 @@ def document() -> dict[str, Any]:
 def _data(method: str, template: str, operation: Operation, handler: object) -> dict[str, Any]:
     ok: dict[str, Any] = {operation.kind: {"schema": operation.answer}}
     if operation.streams:
-        ok[EVENTS] = {"schema": TEXT}
+        ok[EVENTS] = {"schema": answers.EVENT}
     reasons = dict(_COMMON)
     if operation.body is not None:
         reasons |= _BODY | _WORK
