@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from headrace.gateway.admin import keys, money, people
+from headrace.gateway.admin import keys, money, people, traces
 from headrace.gateway.openapi.shapes import TEXT, Shape, whole
 
 _TIME = whole(0, 1 << 52)
@@ -17,10 +17,25 @@ BODIES: Mapping[tuple[str, str], type[Any]] = {
     ("POST", "keys"): keys.KeyBody,
     ("POST", "keys/{id}/rotate"): keys.RotateBody,
     ("POST", "limits"): money.LimitBody,
+    ("POST", "traces/policies"): traces.PolicyBody,
+}
+_FILTERS: Mapping[str, Shape] = {
+    **dict.fromkeys(("id", "org", "team", "key", "end_user", "model", "finish", "trace_id"), TEXT),
+    "since_s": _TIME,
+    "until_s": _TIME,
 }
 QUERIES: Mapping[tuple[str, str], Mapping[str, Shape]] = {
     ("GET", "spend"): {"by": TEXT, "since_s": _TIME, "until_s": _TIME},
+    ("GET", "traces"): {
+        **_FILTERS,
+        "failed": whole(0, 1),
+        "limit": whole(0, 1000),
+        "before_s": _TIME,
+        "before_id": TEXT,
+    },
+    ("DELETE", "traces"): _FILTERS,
     ("GET", "audit"): {
+        "actor": TEXT,
         "action": TEXT,
         "subject": TEXT,
         "since_s": _TIME,
