@@ -142,4 +142,15 @@ ADMIN: Mapping[tuple[str, str], tuple[Probe, ...]] = {
     ),
     ("GET", "ledger/verify"): (LIST,),
     ("GET", "config"): (LIST,),
+    ("GET", "traces"): (
+        control(""),
+        control("request", query=lambda id: {"id": id}),
+        control("key", query=lambda id: {"key": id}),
+    ),
+    ("DELETE", "traces"): (control("request", query=lambda id: {"id": id}),),
+    ("GET", "traces/policies"): (control(""),),
+    ("POST", "traces/policies"): (
+        control("team", lambda id: {"scope": "team", "subject": id, "content_ppm": 1}),
+        control("org", lambda id: {"scope": "org", "subject": id, "content_ppm": 1}),
+    ),
 }

@@ -96,7 +96,7 @@ async def world(directory: Path) -> AsyncGenerator[World]:
             responses=StoredResponses(database, retention_s=None, max_bytes=1 << 20),
             traces=traces,
             detail_sinks=(traces,),
-            extra={admin.PREFIX: admin.build(database, keys, changes=changes)},
+            extra={admin.PREFIX: admin.build(database, keys, changes=changes, traces=traces)},
         )
         transport = httpx.ASGITransport(app=_application(base))
         async with httpx.AsyncClient(transport=transport, base_url="http://x") as http:

@@ -24,6 +24,12 @@ CALLS: dict[tuple[str, str], tuple[str, Any, str]] = {
     ("DELETE", "limits/{id:int}"): ("limit", None, "limit.remove"),
     ("DELETE", "sessions/{id}"): ("session", None, "session.end"),
     ("DELETE", "keys/{id}"): ("key", None, "key.revoke"),
+    ("DELETE", "traces"): ("request", None, "traces.delete"),
+    ("POST", "traces/policies"): (
+        "",
+        {"scope": "team", "subject": "blue", "content_ppm": 5},
+        "traces.policy",
+    ),
 }
 """Route -> the kind of thing it names, a body that it takes, and what the log calls it."""
 
@@ -41,6 +47,7 @@ async def test_every_route_that_changes_anything_is_audited(tmp_path: Path) -> N
             before = await read(made)
             id = made.made["blue"][kind] if kind else ""
             where = table.PREFIX + re.sub(r"\{[^}]+\}", id, path)
+            where += f"?id={id}" if id and "{" not in path else ""
             answer = await made.ask("red", RoleName.ADMIN, method, where, json=body)
             assert answer.status_code == 200, (path, answer.text)
             tokens.append(answer.json().get("token", "hr-none"))
@@ -59,6 +66,7 @@ async def test_every_route_that_changes_anything_is_audited(tmp_path: Path) -> N
         for (method, path), (kind, body, _) in CALLS.items():
             id = made.made["far"][kind] if kind else ""
             where = table.PREFIX + re.sub(r"\{[^}]+\}", id, path)
+            where += f"?id={id}" if id and "{" not in path else ""
             await made.ask("red", RoleName.MEMBER, method, where, json=body)
         assert len(await read(made)) == count
 

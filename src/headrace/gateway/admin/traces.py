@@ -53,6 +53,11 @@ async def delete_traces(call: Call) -> Any:
         raise InvalidParameter(f"say which: {', '.join((*_FILTERS, *_TIMES))}")
     which = _within(call, asked)
     await traces.flush()
+    if which.id is not None:
+        rows = await traces.database.read(lambda c: store.find(c, which, limit=1))
+        if not rows:
+            raise NotFound(f"there is no trace of the request {which.id[:80]!r}")
+        which = replace(which, org=rows[0].org, team=rows[0].team)
     removed = 0
     while found := await traces.database.write(lambda c: store.remove(c, which)):
         removed += found
@@ -96,10 +101,10 @@ async def set_policy(call: Call) -> Any:
         org, team = policy.subject, ""
         if policy.scope == "team":
             org, team = await reach_team(call, connection, policy.subject), policy.subject
-        elif policy.subject not in await org_ids(connection) or call.org not in (None, org):
-            raise NotFound(f"there is no organization {policy.subject[:80]!r}", param="subject")
         else:
             call.need(RoleName.ORG_ADMIN)
+            if org not in await org_ids(connection) or call.org not in (None, org):
+                raise NotFound(f"there is no organization {org[:80]!r}", param="subject")
         await store.set_policy(connection, policy)
         await call.audit(
             connection,
