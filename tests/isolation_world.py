@@ -20,10 +20,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from databases import fresh
 from gateway_server import Records
 from gateway_server import services as scripted
-from headrace.config import TraceSettings
+from headrace.config import CacheSettings, TraceSettings
 from headrace.gateway import admin
 from headrace.gateway.asgi import build
 from headrace.gateway.batch_queue import BatchQueue
+from headrace.gateway.caching.cached import Cached, CachePolicy
+from headrace.gateway.caching.key import Scope
+from headrace.gateway.caching.shelf import Shelf
 from headrace.gateway.file_store import FileLimits, FileStore
 from headrace.gateway.keys import StoreKeys
 from headrace.gateway.services import Services
@@ -87,8 +90,19 @@ async def world(directory: Path) -> AsyncGenerator[World]:
             database, database, None, trace_rules, pipeline=records.pipelines.of("store")
         )
         await traces.refresh()
+        plain = scripted(_echo)
+        kept = replace(
+            plain.models["m"],
+            chat=Cached(
+                plain.models["m"].chat,
+                Shelf(database, CacheSettings()),
+                CachePolicy(ttl_s=600, any_sampling=True),
+                Scope(route="kept", target="kept", release="r", version="v"),
+            ),
+        )
         base = replace(
-            scripted(_echo),
+            plain,
+            models={**plain.models, "kept": kept},
             metrics=records,
             keys=keys,
             files=files,

@@ -18,6 +18,7 @@ import pytest_asyncio
 import isolation_cases as cases
 from headrace.gateway import data
 from headrace.gateway.admin import table
+from headrace.gateway.caching.asked import CACHE_HEADER
 from headrace.store.identity import RoleName
 from isolation_cases import Probe
 from isolation_world import ATTACKER, TEAMS, VICTIMS, World, secret, world
@@ -176,6 +177,27 @@ async def test_the_same_probes_reach_what_is_ones_own(shared: World) -> None:
     for path in ("/v1/admin/sessions", "/v1/admin/users"):
         answer = await shared.ask("blue", RoleName.TEAM_ADMIN, "GET", path)
         assert (own["session"] if "sessions" in path else own["user"]) in answer.text
+
+
+@pytest.mark.asyncio(loop_scope="module")
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/responses", "/v1/messages"])
+async def test_an_answer_that_is_kept_is_its_teams_alone(path: str, shared: World) -> None:
+    """The exact cache is a team's own, whatever the role of who else asks the same."""
+    said = [{"role": "user", "content": f"the same question on {path}"}]
+    body: dict[str, Any] = {"model": "kept", "temperature": 0}
+    body |= {"input": said, "store": False} if path == "/v1/responses" else {"messages": said}
+    body |= {"max_tokens": 20} if path == "/v1/messages" else {}
+
+    async def asks(team: str, role: RoleName) -> str:
+        answer = await shared.ask(team, role, "POST", path, json=body)
+        assert answer.status_code == 200, answer.text
+        return answer.headers[CACHE_HEADER.decode()]
+
+    for team in TEAMS:
+        first, *others = RoleName
+        assert await asks(team, first) == "miss", team
+        for role in others:
+            assert await asks(team, role) == "hit", (team, role)
 
 
 @pytest.mark.asyncio(loop_scope="module")
