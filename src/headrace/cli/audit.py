@@ -6,8 +6,9 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from headrace.cli import stored
 from headrace.cli.report import console, emit_json
-from headrace.cli.stored import instant, run, when
+from headrace.cli.stored import run, when
 from headrace.store.audit import MOST, Wanted, entries
 
 
@@ -24,17 +25,13 @@ def audit(
 ) -> None:
     """Show who changed keys, people, limits and settings. Nobody can rewrite it."""
     now_s = int(time.time())
-    since_s = 0
-    if since:
-        at_s = instant(since, now_s=now_s)
-        since_s = at_s if at_s <= now_s else 2 * now_s - at_s
     wanted = Wanted(
         org=org,
         team=team,
         actor=actor,
         action=action,
         subject=subject,
-        since_s=since_s,
+        since_s=stored.since(since, now_s=now_s) if since else 0,
         count=limit,
     )
     found = run(ctx, lambda connection: entries(connection, wanted))

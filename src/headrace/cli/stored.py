@@ -65,6 +65,19 @@ def instant(text: str, *, now_s: int) -> int:
     return int(parsed.timestamp())
 
 
+def since(text: str, *, now_s: int) -> int:
+    """Unix time of a date that is past, or of a time ago: 30d, 12h.
+
+    Raises: UserError.
+    """
+    at_s = instant(text, now_s=now_s)
+    if text[-1] in _UNITS_S:
+        return 2 * now_s - at_s
+    if at_s > now_s:
+        raise UserError(f"{text!r} is yet to come: write a date that is past, or 30d, 12h ago")
+    return at_s
+
+
 def when(at_s: int) -> str:
     """A Unix time for people, in UTC."""
     return datetime.datetime.fromtimestamp(at_s, datetime.UTC).strftime("%Y-%m-%d %H:%M")
