@@ -21,6 +21,7 @@ from headrace.config import EngineSettings, Settings, secret, state_dir, store_u
 from headrace.errors import ConfigError, HeadraceError, MissingExtra, NotFound
 from headrace.types import (
     Backend,
+    Caller,
     ChatRequest,
     CompletionBackend,
     CompletionRequest,
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from headrace.gateway.exporter import Exporter
     from headrace.gateway.live import Live
     from headrace.gateway.reload import ConfigState, Reloader
+    from headrace.gateway.routing.explain import Explained
     from headrace.gateway.services import Health, Served, ServedEmbedder, Services
     from headrace.gateway.stored import StoredResponses
     from headrace.gateway.traces import Traces
@@ -582,6 +584,55 @@ def _served(
                 max_output_tokens=opened.max_output_tokens,
             )
     return models
+
+
+async def explain_route(
+    settings: Settings, request: ChatRequest, *, budget_left_nanousd: int | None = None
+) -> "Explained":
+    """Which way a service with these settings would send a request; nothing is sent or opened.
+
+    Args:
+        settings: Routes, rules, classes.
+        request: To the route that is its model.
+        budget_left_nanousd: What its caller has left; None = it has no budget.
+
+    Raises: As `headrace.gateway.routing.explain.explain`.
+    """
+    from headrace.gateway.routing.explain import explain
+
+    async def left(_: Caller) -> int | None:
+        return budget_left_nanousd
+
+    served = settings.model.path != NO_MODEL
+    return await explain(
+        settings,
+        request,
+        local=model_name(settings) if served else "",
+        render_tokens=_prompt_counter(settings) if served else None,
+        budget_left=left,
+    )
+
+
+def _prompt_counter(settings: Settings) -> Callable[[ChatRequest], int]:
+    """Counts prompts as the local model's engine does, without an engine."""
+    from headrace.tokens import ChatTemplate, Tokenizer, render
+    from headrace.types import ToolChoice
+
+    def count(request: ChatRequest) -> int:
+        path = model_path(settings)
+        own = settings.model.chat_template
+        rendered = render(
+            Tokenizer.load(path),
+            ChatTemplate.load(Path(own).expanduser() if own else path),
+            request.messages,
+            tools=() if request.tool_choice is ToolChoice.NONE else request.tools,
+            add_generation_prompt=request.add_generation_prompt,
+            continue_final_message=request.continue_final_message,
+            variables=request.template_kwargs,
+        )
+        return len(rendered.ids)
+
+    return count
 
 
 def _shelf(

@@ -67,6 +67,8 @@ VERBS = (
         target="headrace.cli.budgets:budgets",
         help="limits of money, requests and tokens",
     ),
+    Verb(name="route", target="headrace.cli.route:route", help="where requests go, and why"),
+    Verb(name="cache", target="headrace.cli.cache:cache", help="forget kept answers"),
     Verb(name="spend", target="headrace.cli.spend:spend", help="what was spent, and prices"),
     Verb(name="audit", target="headrace.cli.audit:audit", help="who changed what, when"),
     Verb(name="ledger", target="headrace.cli.ledger:ledger", help="check the books"),

@@ -15,7 +15,7 @@ from headrace.providers.balance import POLICIES, Member, Pool
 from headrace.providers.cascade import Cascade, Tier
 from headrace.providers.checks import parse_check
 from headrace.providers.hedging import Hedged, HedgePolicy
-from headrace.providers.load import Tracked
+from headrace.providers.load import Load, Tracked
 from headrace.providers.resilience import Fallback
 from headrace.types import Backend, Target
 
@@ -24,7 +24,9 @@ from headrace.types import Backend, Target
 class Core:
     """A route without its fallbacks and rules."""
 
-    backend: Tracked
+    backend: Backend
+    load: Load
+    """Counts where a pool, a hedge or a limit asks for it; else it knows nothing."""
     targets: tuple[Target, ...]
     """Every model that it may ask."""
     calls: int
@@ -48,6 +50,14 @@ class Composer:
         self._leaves = leaves
         self._cores: dict[str, Core] = {}
         self._making: list[str] = []
+        self._watched = {
+            name
+            for route_name, route in routes.items()
+            for name in (
+                *route.targets,
+                *((route_name,) if route.max_running or route.hedge_percentile else ()),
+            )
+        }
 
     def core(self, name: str) -> Core:
         """Raises: ConfigError for routes that go in circles, or settings that cannot be."""
@@ -73,14 +83,12 @@ class Composer:
         self._check_names(name, "fallback", route.fallback)
         links = [core, *(self.core(other) for other in route.fallback)]
         return Core(
-            backend=Tracked(
-                name,
-                Fallback(
-                    [link.backend for link in links],
-                    names=[name, *route.fallback],
-                    slow_after_s=route.slow_after_s,
-                ),
+            backend=Fallback(
+                [link.backend for link in links],
+                names=[name, *route.fallback],
+                slow_after_s=route.slow_after_s,
             ),
+            load=core.load,
             targets=_unique(link.targets for link in links),
             calls=sum(link.calls for link in links),
             told=f"{core.told}; then {', '.join(route.fallback)}",
@@ -91,12 +99,7 @@ class Composer:
         if name in self._leaves:
             target, backend = self._leaves[name]
             whose = f"provider {target.provider}" if target.provider else "the local engine"
-            core = Core(
-                backend=Tracked(name, backend, max_running=route.max_running if route else 0),
-                targets=(target,),
-                calls=1,
-                told=f"{target.model} of {whose}",
-            )
+            core = self._made(name, backend, told=f"{target.model} of {whose}", targets=(target,))
         elif route is None:
             raise AssertionError(f"{name} was checked before")
         elif route.targets:
@@ -119,12 +122,13 @@ class Composer:
             )
         cores = [self.core(other) for other in route.targets]
         members = [
-            Member(name=other, backend=core.backend, load=core.backend.load, weight=weight)
+            Member(name=other, backend=core.backend, load=core.load, weight=weight)
             for other, core, weight in zip(route.targets, cores, weights, strict=True)
         ]
         pool = Pool(name, members, route.balance, slow_after_s=route.slow_after_s)
-        return Core(
-            backend=Tracked(name, pool, max_running=route.max_running),
+        return self._made(
+            name,
+            pool,
             targets=_unique(core.targets for core in cores),
             calls=sum(core.calls for core in cores),
             told=f"{route.balance} of {', '.join(route.targets)}",
@@ -140,12 +144,23 @@ class Composer:
             for other, core in zip(route.cascade, cores, strict=True)
         ]
         checks = [parse_check(spec, where=f"routes.{name}.checks") for spec in route.checks]
-        return Core(
-            backend=Tracked(name, Cascade(tiers, checks), max_running=route.max_running),
+        return self._made(
+            name,
+            Cascade(tiers, checks),
             targets=_unique(core.targets for core in cores),
             calls=sum(core.calls for core in cores),
             told=f"{', then '.join(route.cascade)} where an answer fails {', '.join(route.checks)}",
         )
+
+    def _made(
+        self, name: str, backend: Backend, *, targets: tuple[Target, ...], told: str, calls: int = 1
+    ) -> Core:
+        """A core, with its load watched where somebody wants to know it."""
+        if name not in self._watched:
+            return Core(backend=backend, load=Load(), targets=targets, calls=calls, told=told)
+        route = self._routes.get(name)
+        tracked = Tracked(name, backend, max_running=0 if route is None else route.max_running)
+        return Core(backend=tracked, load=tracked.load, targets=targets, calls=calls, told=told)
 
     def _hedged(self, name: str, route: RouteSettings, core: Core) -> Core:
         if not route.hedge:
@@ -163,22 +178,18 @@ class Composer:
         # Its own name means the same backend once more.
         second = core if route.hedge == name else self._named(name, "hedge", route.hedge)
         policy = HedgePolicy(after_s=route.hedge_after_s, percentile=route.hedge_percentile)
-        percentile: Callable[[float], float | None] = core.backend.load.percentile
+        percentile: Callable[[float], float | None] = core.load.percentile
         when = (
             f"after {policy.after_s:g} s"
             if policy.after_s
             else f"when later than {policy.percentile:.0%} were"
         )
+        hedged = Hedged(
+            (name, core.backend), (route.hedge, second.backend), policy, percentile=percentile
+        )
         return Core(
-            backend=Tracked(
-                name,
-                Hedged(
-                    (name, core.backend),
-                    (route.hedge, second.backend),
-                    policy,
-                    percentile=percentile,
-                ),
-            ),
+            backend=hedged,
+            load=core.load,
             targets=_unique((core.targets, second.targets)),
             calls=core.calls + second.calls,
             told=f"{core.told}; {when} {route.hedge} too",

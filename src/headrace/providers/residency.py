@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 from headrace.config import DataClassSettings, Settings
 from headrace.errors import ConfigError, InvalidParameter, PlaceForbidden
-from headrace.providers.resilience import closing
 from headrace.types import (
     Backend,
     Caller,
@@ -136,12 +135,10 @@ class Resident:
         self._backend = backend
         self._residency = residency
 
-    async def stream(self, request: ChatRequest) -> AsyncIterator[Event]:
-        """As `Backend.stream`."""
-        _admit(self._residency, request, self.place)
-        async with closing(self._backend.stream(request)) as events:
-            async for event in events:
-                yield event
+    def stream(self, request: ChatRequest) -> AsyncIterator[Event]:
+        """As `Backend.stream`; no layer on the way of its events."""
+        reason = self._residency.forbids(request.caller, self.place)
+        return _refused(request, self.place, reason) if reason else self._backend.stream(request)
 
 
 class ResidentCompletions:
@@ -152,12 +149,10 @@ class ResidentCompletions:
         self._backend = backend
         self._residency = residency
 
-    async def complete(self, request: CompletionRequest) -> AsyncIterator[Event]:
+    def complete(self, request: CompletionRequest) -> AsyncIterator[Event]:
         """As `CompletionBackend.complete`."""
-        _admit(self._residency, request, self._place)
-        async with closing(self._backend.complete(request)) as events:
-            async for event in events:
-                yield event
+        reason = self._residency.forbids(request.caller, self._place)
+        return _refused(request, self._place, reason) if reason else self._backend.complete(request)
 
 
 class ResidentCounter:
@@ -174,8 +169,9 @@ class ResidentCounter:
         return await self._counter.count(request)
 
 
-def _admit(residency: Residency, request: ChatRequest | CompletionRequest, place: Place) -> None:
-    reason = residency.forbids(request.caller, place)
-    if reason:
-        request.trail.note("residency", f"not sent: {reason}", place=str(place))
-        raise PlaceForbidden(reason)
+async def _refused(
+    request: ChatRequest | CompletionRequest, place: Place, reason: str
+) -> AsyncIterator[Event]:
+    request.trail.note("residency", f"not sent: {reason}", place=str(place))
+    raise PlaceForbidden(reason)
+    yield  # what makes it a stream

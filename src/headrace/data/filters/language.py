@@ -72,6 +72,6 @@ def _model() -> Any:
         from py3langid.langid import MODEL_FILE, LanguageIdentifier
     except ImportError:
         raise MissingExtra(
-            "naming languages needs py3langid: pip install 'headrace[data]'"
+            "naming languages needs py3langid: pip install 'headrace[data]' or 'headrace[routing]'"
         ) from None
     return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
