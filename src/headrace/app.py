@@ -319,7 +319,12 @@ async def _serve(
         control: Control | None = None
         if settings.server.auth or settings.store.url:
             control = await stack.enter_async_context(
-                open_control(store_url(settings), state_dir(settings), auth=settings.server.auth)
+                open_control(
+                    store_url(settings),
+                    state_dir(settings),
+                    auth=settings.server.auth,
+                    alerts=settings.alerts,
+                )
             )
         stored = await stack.enter_async_context(_stored_responses(settings, control))
         if clients:

@@ -1,9 +1,10 @@
-"""`headrace spend show|price|prices`: what was spent, and what tokens cost."""
+"""`headrace spend show|forecast|price|prices`: what was spent, will be, and what tokens cost."""
 
 import csv
 import datetime
 import sys
 import time
+from dataclasses import asdict
 from decimal import Decimal, InvalidOperation
 from typing import Annotated
 
@@ -14,7 +15,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from headrace.cli.report import console, emit_json
 from headrace.cli.stored import dollars, instant, note, run, when
 from headrace.errors import UserError
+from headrace.gateway import focus
 from headrace.gateway.prices import Override, nanousd, overrides, remove_overrides, set_override
+from headrace.gateway.slices import shown
+from headrace.store.forecast import forecasts
 from headrace.store.spend import Line
 from headrace.store.spend import spend as lines_of
 
@@ -36,15 +40,24 @@ def show(
     until: Annotated[str | None, typer.Option(help="A date.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="JSON instead of text.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="CSV instead of text.")] = False,
+    format: Annotated[
+        str, typer.Option(help="focus = CSV in FOCUS columns, by day, team, feature and model.")
+    ] = "",
 ) -> None:
     """Requests, tokens and money."""
     now_s = int(time.time())
     names = by.split(",")
+    if format not in ("", "focus"):
+        raise UserError(f"--format {format!r}: there is focus; else --json or --csv")
     since_s = 0
     if since is not None:
         at = instant(since, now_s=now_s)
         since_s = at if at <= now_s else 2 * now_s - at  # "30d" is meant backwards here
     until_s = 1 << 52 if until is None else instant(until, now_s=now_s)
+    if format == "focus":
+        charged = run(ctx, lambda c: focus.charges(c, since_s=since_s, until_s=until_s))
+        sys.stdout.write(focus.as_csv(charged))
+        return
     found = run(ctx, lambda c: lines_of(c, by=names, since_s=since_s, until_s=until_s))
     rows = [_row(names, line) for line in found]
     if as_json:
@@ -61,6 +74,31 @@ def show(
         *counts, cost = (row[name] for name in Line._fields[1:])
         shown = [str(row[name]) for name in names] + [str(count) for count in counts]
         table.add_row(*shown, dollars(int(cost)))
+    console().print(table)
+
+
+@spend.command()
+def forecast(
+    ctx: typer.Context,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON instead of text.")] = False,
+) -> None:
+    """When each limit will be used up at its window's pace so far."""
+    found = run(ctx, lambda c: forecasts(c, now_s=time.time()))
+    if as_json:
+        emit_json([{**item._asdict(), "limit": asdict(item.limit)} for item in found])
+        return
+    table = Table("who", "window", "limit", "spent", "a day", "at its end", "used up")
+    for item in found:
+        unit = item.limit.unit
+        table.add_row(
+            f"{item.limit.scope}:{item.limit.subject}",
+            item.limit.window,
+            shown(unit, item.limit.amount),
+            shown(unit, item.spent),
+            "too early" if item.pace_per_day is None else shown(unit, item.pace_per_day),
+            "" if item.at_end is None else shown(unit, item.at_end),
+            "" if item.used_up_s is None else when(item.used_up_s),
+        )
     console().print(table)
 
 

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from headrace.config import AlertSettings
 from headrace.errors import ConfigError, StoreUnavailable
+from headrace.gateway.alerts import Alerts
 from headrace.gateway.http import stop
 from headrace.gateway.keys import Keys, StoreKeys
 from headrace.gateway.ledger import Ledger
@@ -42,13 +44,16 @@ class Control:
 
 
 @contextlib.asynccontextmanager
-async def open_control(url: str, state_dir: Path, *, auth: bool) -> AsyncGenerator[Control]:
+async def open_control(
+    url: str, state_dir: Path, *, auth: bool, alerts: AlertSettings | None = None
+) -> AsyncGenerator[Control]:
     """Open the store, make the first admin key where there is none, and follow its changes.
 
     Args:
         url: As `Database.open`.
         state_dir: Where an earlier headrace kept `keys.json`; its keys stay valid.
         auth: Whether callers need a key.
+        alerts: Who is told of limits that are nearly used up; None = nobody.
 
     Raises:
         ConfigError, StoreUnavailable: As `Database.open`.
@@ -77,6 +82,8 @@ async def open_control(url: str, state_dir: Path, *, auth: bool) -> AsyncGenerat
         worker = secrets.token_hex(8)
         ledger = Ledger(database, changes, Journal(journals, worker))
         tasks += [asyncio.create_task(work) for work in (changes.run(), ledger.run())]
+        if alerts is not None:
+            tasks.append(asyncio.create_task(Alerts(database, alerts).run()))
         yield Control(
             database=database,
             keys=keys,

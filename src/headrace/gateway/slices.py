@@ -90,7 +90,8 @@ def used_of(unit: Unit, usage: Usage, cost: int) -> int:
             return 0
 
 
-def _shown(unit: Unit, amount: int) -> str:
+def shown(unit: Unit, amount: int) -> str:
+    """An amount for people, exactly."""
     if unit is Unit.MONEY:
         return f"${amount // 10**9}.{amount % 10**9:09d}"
     return f"{amount} {unit.value.replace('_', ' ')}"
@@ -116,11 +117,11 @@ def refused(refusal: Refusal, piece: Slice, need: Need, *, now_s: float) -> Limi
         "needed": least,
         "resets_s": ends,
     }
-    has = _shown(limit.unit, left)
+    has = shown(limit.unit, left)
     message = (
         f"the {limit.window} limit of {limit.scope} {limit.subject}, "
-        f"{_shown(limit.unit, refusal.limit)}, has {has} left; this request "
-        f"needs at least {_shown(limit.unit, least)}{until}"
+        f"{shown(limit.unit, refusal.limit)}, has {has} left; this request "
+        f"needs at least {shown(limit.unit, least)}{until}"
     )
     kind = BudgetExceeded if limit.unit is Unit.MONEY else RateLimitExceeded
     return kind(message, details=details, retry_after_s=wait_s)

@@ -20,7 +20,7 @@ _COUNTS = (
     "cost_nanousd",
     "estimated",
 )
-_WHOSE = ("kind", "at_s", "org", "team", "user", "key", "feature", "model", "route", "price_hash")
+_WHOSE = ("kind", "at_s", "org", "team", "user", "key", "feature", "model", "route", "finish")
 
 
 class Booked(NamedTuple):

@@ -7,12 +7,14 @@ from sqlalchemy import ColumnElement, func, literal_column, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from headrace.errors import InvalidParameter
+from headrace.store.calls import DAY_S, calls
 from headrace.store.limits import Limit, limit_of
 from headrace.store.tables import limits, transactions, windows
 from headrace.store.windows import window_at
 
-_DAY_S = 86_400
 BY = ("org", "team", "user", "key", "feature", "model", "route", "finish", "day")
+BY_CALL = ("provider", "upstream")
+"""Of the calls that requests made; a request of several is then in several lines."""
 
 
 class Line(NamedTuple):
@@ -54,12 +56,14 @@ async def spend(
     Raises: InvalidParameter for a group that there is not.
     """
     for name in by:
-        if name not in BY:
-            raise InvalidParameter(f"by {name[:40]!r}: there are {', '.join(BY)}", param="by")
+        if name not in (*BY, *BY_CALL):
+            there = ", ".join((*BY, *BY_CALL))
+            raise InvalidParameter(f"by {name[:40]!r}: there are {there}", param="by")
+    table = calls() if any(name in BY_CALL for name in by) else transactions
     groups: list[ColumnElement[object]] = [
-        transactions.c.at_s.op("/")(literal_column(str(_DAY_S)))  # of integers, in both databases
+        table.c.at_s.op("/")(literal_column(str(DAY_S)))  # of integers, in both databases
         if name == "day"
-        else transactions.c[name]
+        else table.c[name]
         for name in by
     ]
     query = (
@@ -67,17 +71,17 @@ async def spend(
             *groups,
             func.count(),
             *(
-                func.coalesce(func.sum(transactions.c[name]), 0)
+                func.coalesce(func.sum(table.c[name]), 0)
                 for name in ("prompt_tokens", "cached_tokens", "completion_tokens", "cost_nanousd")
             ),
         )
-        .where(transactions.c.at_s >= since_s, transactions.c.at_s < until_s)
+        .where(table.c.at_s >= since_s, table.c.at_s < until_s)
         .group_by(*groups)
         .order_by(*groups)
     )
     for column, value in (("org", org), ("team", team), ("key", key), ("user", user)):
         if value is not None:
-            query = query.where(transactions.c[column] == value)
+            query = query.where(table.c[column] == value)
     count = len(by)
     return [
         Line(tuple(str(value) for value in row[:count]), *(int(value) for value in row[count:]))

@@ -51,6 +51,7 @@ def test_a_quick_mix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(2400)
 def test_fifty_thousand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run(tmp_path, monkeypatch, 50_000)
 

@@ -6,8 +6,10 @@ import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from headrace.errors import NotFound, PermissionDenied
+from headrace.gateway import focus
 from headrace.gateway.admin.call import Call
 from headrace.store import identity, limits
+from headrace.store.forecast import forecasts
 from headrace.store.identity import RoleName
 from headrace.store.limits import Limit, Unit
 from headrace.store.spend import spend, standings
@@ -115,6 +117,32 @@ async def show_spend(call: Call) -> Any:
             for line in lines
         ]
     }
+
+
+async def focus_spend(call: Call) -> Any:
+    """GET spend/focus: the same as rows in FOCUS columns; an organization's or team's admin sees
+    its own."""
+    call.need(RoleName.TEAM_ADMIN)
+    since_s, until_s = call.whole("since_s", 0), call.whole("until_s", 1 << 52)
+    found = await call.database.read(
+        lambda c: focus.charges(c, since_s=since_s, until_s=until_s, org=call.org, team=call.team)
+    )
+    return {"data": focus.rows(found)}
+
+
+async def forecast_limits(call: Call) -> Any:
+    """GET forecast: of the limits that bind the caller, or that it governs."""
+
+    async def work(connection: AsyncConnection) -> list[Any]:
+        binding = limits.subjects(call.caller)
+        found: list[Any] = []
+        for item in await forecasts(connection, now_s=call.now_s):
+            limit = item.limit
+            if (limit.scope, limit.subject) in binding or await _governs(call, connection, limit):
+                found.append({**item._asdict(), "limit": msgspec.to_builtins(limit)})
+        return found
+
+    return {"data": await call.database.read(work)}
 
 
 async def verify_ledger(call: Call) -> Any:

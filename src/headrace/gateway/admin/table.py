@@ -44,6 +44,8 @@ TABLE: tuple[AdminRoute, ...] = (
     _route("POST", "limits", money.set_limit),
     _route("DELETE", "limits/{id:int}", money.remove_limit),
     _route("GET", "spend", money.show_spend),
+    _route("GET", "spend/focus", money.focus_spend),
+    _route("GET", "forecast", money.forecast_limits),
     _route("GET", "audit", watch.read_audit),
     _route("GET", "ledger/verify", money.verify_ledger),
     _route("GET", "config", operations.show_config),
