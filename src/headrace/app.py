@@ -11,7 +11,7 @@ import importlib.util
 import ipaddress
 import signal
 import socket
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -570,7 +570,7 @@ def _served(
             codec=chat,
             candidates=(local.target,),
         )
-    elif not settings.routes and not settings.embeddings.path:
+    elif not (settings.routes or settings.embeddings.path or settings.embedding_routes):
         raise ConfigError(
             'model.path = "none", and there is no route to a provider: nothing would be served; '
             "add [routes.NAME] to headrace.toml"
@@ -747,7 +747,7 @@ class _House:
         residency = Residency.of(settings)
         models = _served(settings, self._chat, opened, residency)
         models = _fronted(settings, models, self._chat, self._control, self._shelf, residency)
-        embedders = self._embedders(models)
+        embedders = self._embedders(settings, opened, residency, models)
         info = PageInfo(
             models=tuple(models),
             auth=settings.server.auth,
@@ -799,18 +799,39 @@ class _House:
             extra=extra,
         )
 
-    def _embedders(self, models: "Mapping[str, Served]") -> "dict[str, ServedEmbedder]":
+    def _embedders(
+        self,
+        settings: Settings,
+        opened: contextlib.AsyncExitStack,
+        residency: "Residency",
+        taken: Collection[str],
+    ) -> "dict[str, ServedEmbedder]":
         from headrace.gateway.services import ServedEmbedder
+        from headrace.providers.embedders import ResidentEmbedder, open_embedders
+        from headrace.providers.residency import Place
 
-        if self._embedder is None:
-            return {}
-        name = self._embedder.card.name
-        if name in models:
-            raise ConfigError(
-                f"two models are called {name!r}; give the encoder another embeddings.name"
+        made: dict[str, ServedEmbedder] = {}
+        if self._embedder is not None:
+            here = Place(region=settings.routing.region)
+            name = self._embedder.card.name
+            made[name] = ServedEmbedder(
+                embedder=ResidentEmbedder(here, self._embedder, residency),
+                target=Target(provider="", model=name),
             )
-        target = Target(provider="", model=name)
-        return {name: ServedEmbedder(embedder=self._embedder, target=target)}
+        if settings.embedding_routes:
+            for name, route in open_embedders(settings, opened, residency=residency).items():
+                if name in made:
+                    raise ConfigError(
+                        f"embedding_routes.{name} has the name of the local encoder; give one of "
+                        "them another"
+                    )
+                made[name] = ServedEmbedder(embedder=route.embedder, target=route.target)
+        for name in made:
+            if name in taken:
+                raise ConfigError(
+                    f"two models are called {name!r}; give the one that makes vectors another name"
+                )
+        return made
 
     def _config_state(self) -> "ConfigState | None":
         return None if self.reloader is None else self.reloader.state

@@ -411,6 +411,23 @@ class RouteSettings:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class EmbeddingRouteSettings:
+    """`[embedding_routes.NAME]`: a provider's model that makes vectors, under the name that clients
+    use."""
+
+    provider: str = ""
+    """Name of a provider of kind openai, azure or compatible."""
+    model: str = ""
+    """What the provider calls it; empty = the route's name."""
+    dimensions: int = 0
+    """Of a whole vector; 0 = unknown before the first answer."""
+    min_dimensions: int = 0
+    """How short a request's `dimensions` may make them; 0 = `dimensions` is refused."""
+    max_tokens: int = 0
+    """Of an input, as clients are told; 0 = unknown."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class DataClassSettings:
     """`[data_classes.NAME]`: where requests of this class may go. A request of several classes
     must satisfy all of them."""
@@ -466,6 +483,9 @@ class Settings:
     otlp: OtlpSettings = OtlpSettings()
     providers: Mapping[str, ProviderSettings] = field(default_factory=dict[str, ProviderSettings])
     routes: Mapping[str, RouteSettings] = field(default_factory=dict[str, RouteSettings])
+    embedding_routes: Mapping[str, EmbeddingRouteSettings] = field(
+        default_factory=dict[str, EmbeddingRouteSettings]
+    )
     data_classes: Mapping[str, DataClassSettings] = field(
         default_factory=dict[str, DataClassSettings]
     )
@@ -711,6 +731,7 @@ def _read_toml(path: Path) -> list[tuple[str, object]]:
 _TABLES: Mapping[str, type[Any]] = {
     "providers": ProviderSettings,
     "routes": RouteSettings,
+    "embedding_routes": EmbeddingRouteSettings,
     "data_classes": DataClassSettings,
 }
 

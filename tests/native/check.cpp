@@ -85,6 +85,10 @@ struct Packed {
       check(!hr_pack_bf16(pool, rows, cols, bf16.data(), cols, data.data.get()), "pack_bf16");
       return;
     }
+    if (format == HR_F32) {
+      check(!hr_pack_f32(pool, rows, cols, w.data(), cols, data.data.get()), "pack_f32");
+      return;
+    }
     std::vector<int8_t> q(bf16.size());
     std::vector<uint16_t> scales((size_t)rows * ((cols + group - 1) / group));
     check(!hr_quantize(pool, format, rows, cols, group, bf16.data(), cols, q.data(), scales.data()),
@@ -115,7 +119,7 @@ void linear(int format, int group, int rows, int cols, int m, int threads) {
   Floats w = normal((size_t)rows * cols), x = normal((size_t)m * cols);
   Packed packed(pool.handle, format, rows, cols, group, w, m % 2);
   Floats seen = packed.unpacked();
-  double bound = format == HR_BF16 ? 4e-3 : format == HR_INT8 ? 1e-2 : 0.2;
+  double bound = format == HR_F32 ? 1e-12 : format == HR_BF16 ? 4e-3 : format == HR_INT8 ? 1e-2 : 0.2;
   check(relative(seen, {w.begin(), w.end()}) < bound, "rounding of weights");
   std::vector<double> expected;
   for (int i = 0; i < m; i++) {
@@ -282,6 +286,113 @@ void probes() {
   check(hr_probe_dot(pool.handle, HR_BF16) > 0, "probe_dot bf16");
 }
 
+// --- the encoder ------------------------------------------------------------------------------------
+
+typedef std::vector<double> Doubles;
+
+void normalize(double* x, const float* weight, const float* shift, int n, double eps) {
+  double mean = 0, variance = 0;
+  for (int i = 0; i < n; i++) mean += x[i] / n;
+  for (int i = 0; i < n; i++) variance += (x[i] - mean) * (x[i] - mean) / n;
+  for (int i = 0; i < n; i++) x[i] = (x[i] - mean) / std::sqrt(variance + eps) * weight[i] + shift[i];
+}
+
+Doubles times(const Packed& packed, const Doubles& x) {
+  Floats w = packed.unpacked();
+  int rows = packed.matrix.rows, cols = packed.matrix.cols, count = (int)(x.size() / cols);
+  Doubles out;
+  for (int i = 0; i < count; i++) {
+    for (int r = 0; r < rows; r++) {
+      double sum = packed.bias[r];
+      for (int k = 0; k < cols; k++) sum += x[(size_t)i * cols + k] * w[(size_t)r * cols + k];
+      out.push_back(sum);
+    }
+  }
+  return out;
+}
+
+// One head of one document, in place of hr_encode's attention.
+void attend_head(const Doubles& qkv, int from, int to, int width, int at, int dim, Doubles& out) {
+  for (int i = from; i < to; i++) {
+    Doubles p;
+    double total = 0;
+    for (int j = from; j < to; j++) {
+      double dot = 0;
+      for (int d = 0; d < dim; d++) dot += qkv[(size_t)i * 3 * width + at + d] * qkv[(size_t)j * 3 * width + width + at + d];
+      p.push_back(std::exp(dot / std::sqrt(dim)));
+      total += p.back();
+    }
+    for (int d = 0; d < dim; d++) {
+      double sum = 0;
+      for (int j = from; j < to; j++) sum += p[j - from] / total * qkv[(size_t)j * 3 * width + 2 * width + at + d];
+      out[(size_t)i * width + at + d] = sum;
+    }
+  }
+}
+
+void encoder(int format, int width, int heads, int inner, const Ints& start) {
+  const int vocab = 7, positions = 40, layers = 2, documents = (int)start.size() - 1, rows = start.back();
+  const float eps = 1e-6f, spread = 0.3f;
+  Pool pool(2), one(1);
+  Scratch scratch;
+  Floats words = normal(vocab * width), places = normal(positions * width), kind = normal(width);
+  Floats norm = normal(width), shift = normal(width);
+  std::vector<std::unique_ptr<Packed>> packed;
+  std::vector<Floats> vectors;
+  auto matrix = [&](int out, int in) {
+    packed.emplace_back(new Packed(pool.handle, format, out, in, 0, normal((size_t)out * in, spread), true));
+    return packed.back()->matrix;
+  };
+  auto vector = [&] {
+    vectors.push_back(normal(width));
+    return vectors.back().data();
+  };
+  std::vector<hr_encoder_layer> list;
+  for (int l = 0; l < layers; l++) {
+    list.push_back({matrix(3 * width, width), matrix(width, width), matrix(inner, width),
+                    matrix(width, inner), vector(), vector(), vector(), vector()});
+  }
+  hr_encoder model = {layers, width, heads, width / heads, inner, vocab, positions, eps, list.data(),
+                      words.data(), places.data(), kind.data(), norm.data(), shift.data()};
+  Ints ids;
+  for (int i = 0; i < rows; i++) ids.push_back((int)(draws() % vocab));
+  Floats hidden((size_t)rows * width);
+  check(!hr_encode(pool.handle, scratch.handle, &model, documents, start.data(), ids.data(), hidden.data()),
+        "encode");
+  Doubles x;
+  for (int d = 0; d < documents; d++) {
+    for (int i = start[d]; i < start[d + 1]; i++) {
+      for (int k = 0; k < width; k++) x.push_back(words[ids[i] * width + k] + kind[k] + places[(i - start[d]) * width + k]);
+      normalize(&x[(size_t)i * width], norm.data(), shift.data(), width, eps);
+    }
+  }
+  for (int l = 0; l < layers; l++) {
+    Doubles qkv = times(*packed[4 * l], x), attended(x.size());
+    for (int d = 0; d < documents; d++) {
+      for (int h = 0; h < heads; h++) attend_head(qkv, start[d], start[d + 1], width, h * (width / heads), width / heads, attended);
+    }
+    Doubles out = times(*packed[4 * l + 1], attended);
+    for (size_t i = 0; i < x.size(); i++) x[i] += out[i];
+    for (int i = 0; i < rows; i++) normalize(&x[(size_t)i * width], list[l].attention_norm, list[l].attention_shift, width, eps);
+    Doubles up = times(*packed[4 * l + 2], x);
+    for (double& value : up) value = value * (1 + std::erf(value / std::sqrt(2.0))) / 2;
+    out = times(*packed[4 * l + 3], up);
+    for (size_t i = 0; i < x.size(); i++) x[i] += out[i];
+    for (int i = 0; i < rows; i++) normalize(&x[(size_t)i * width], list[l].norm, list[l].shift, width, eps);
+  }
+  double bound = format == HR_F32 ? 1e-5 : 3e-2;
+  check(relative(hidden, x) < bound, "encode against loops", relative(hidden, x));
+  int d = documents / 2, length = start[d + 1] - start[d];
+  Ints alone = {0, length};
+  Floats rows_alone((size_t)length * width);
+  check(!hr_encode(one.handle, scratch.handle, &model, 1, alone.data(), &ids[start[d]], rows_alone.data()),
+        "encode one");
+  check(!memcmp(rows_alone.data(), &hidden[(size_t)start[d] * width], rows_alone.size() * 4), "a document alone");
+  ids[0] = vocab;
+  check(hr_encode(pool.handle, scratch.handle, &model, documents, start.data(), ids.data(), hidden.data()) ==
+            HR_ESHAPE, "an id beyond the vocabulary");
+}
+
 }  // namespace
 
 int main() {
@@ -289,6 +400,7 @@ int main() {
   const int shapes[][3] = {{1, 1, 1}, {16, 128, 2}, {33, 70, 13}, {40, 257, 25}, {17, 96, 60}};
   for (auto [rows, cols, m] : shapes) {
     linear(HR_BF16, 0, rows, cols, m, 2);
+    linear(HR_F32, 0, rows, cols, m, 2);
     for (int group : {32, 64, 128}) {
       linear(HR_INT8, group, rows, cols, m, 1 + m % 3);
       linear(HR_INT4, group, rows, cols, m, 1 + m % 3);
@@ -302,6 +414,10 @@ int main() {
     decoder(HR_INT8, format);
   }
   decoder(HR_INT4, HR_BF16);
+  for (int format : {HR_F32, HR_BF16}) {
+    encoder(format, 32, 2, 24, {0, 1, 4, 20, 37});
+    encoder(format, 80, 1, 33, {0, 40, 43});
+  }
   probes();
   printf("%s: %d checks held\n", hr_isa(), held);
 }

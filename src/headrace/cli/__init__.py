@@ -39,6 +39,7 @@ VERBS = (
     Verb(name="serve", target="headrace.cli.serve:serve", help="serve a model over HTTP"),
     Verb(name="chat", target="headrace.cli.chat:chat", help="talk with a model in the terminal"),
     Verb(name="generate", target="headrace.cli.generate:generate", help="answer one prompt"),
+    Verb(name="embed", target="headrace.cli.embed:embed", help="texts to vectors"),
     Verb(name="data", target="headrace.cli.data:data", help="make texts into training data"),
     Verb(name="train", target="headrace.cli.train:train", help="train a model from text"),
     Verb(

@@ -6,9 +6,12 @@ import typer
 from rich.table import Table
 
 from headrace.cli.report import console, emit_json
+from headrace.model.encoder_config import is_encoder
+from headrace.model.files import read_json
 from headrace.model.hub import resolve
 from headrace.model.inspect import Inspection
 from headrace.model.inspect import inspect as inspect_directory
+from headrace.model.inspect_encoder import EncoderInspection, inspect_encoder
 
 model = typer.Typer(no_args_is_help=True, help="Look into a checkpoint.")
 
@@ -24,7 +27,11 @@ def group() -> None:
 @model.command()
 def inspect(path: Path, as_json: Json = False) -> None:
     """Parameters by part, bytes per type, KV bytes and FLOPs per token, and what fits in memory."""
-    found = inspect_directory(resolve(path))
+    directory = resolve(path)
+    if is_encoder(read_json(directory / "config.json")):
+        _show_encoder(inspect_encoder(directory), as_json=as_json)
+        return
+    found = inspect_directory(directory)
     if as_json:
         emit_json(found)
         return
@@ -39,7 +46,29 @@ def inspect(path: Path, as_json: Json = False) -> None:
         out.print(table)
 
 
-def _parts(found: Inspection) -> Table:
+def _show_encoder(found: EncoderInspection, *, as_json: bool) -> None:
+    if as_json:
+        emit_json(found)
+        return
+    out = console()
+    normalized = "of length one" if found.normalize else "of any length"
+    out.print(
+        f"{found.path}: {found.family} encoder, {found.layers} layers, "
+        f"{_count(found.parameters)} parameters; texts up to {found.max_tokens:,} tokens to "
+        f"vectors of {found.dimensions} numbers {normalized}, pooled by {found.pooling}"
+    )
+    for name, prompt in found.prompts.items():
+        out.print(f"prompt {name}: {prompt!r}")
+    out.print(_parts(found))
+    table = Table(title="cost", title_justify="left")
+    for name in ("tokens of the input", "FLOPs per token"):
+        table.add_column(name, justify="right")
+    for length, flops in found.flops_per_token.items():
+        table.add_row(f"{length:,}", _count(flops))
+    out.print(table)
+
+
+def _parts(found: Inspection | EncoderInspection) -> Table:
     table = Table("part", title="parameters", title_justify="left")
     for name in ("parameters", "share"):
         table.add_column(name, justify="right")

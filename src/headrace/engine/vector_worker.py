@@ -8,6 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -17,7 +18,9 @@ from headrace.engine.threads import physical_cores
 from headrace.engine.vector_core import VectorCore
 from headrace.engine.worker import Link, Worker, run_process
 from headrace.errors import ConfigError
+from headrace.kernels.native import Pool
 from headrace.model.encoder_checkpoint import EncoderCheckpoint, load_encoder
+from headrace.model.native_encoder import NativeEncoder, obstacle
 from headrace.model.vectors import EagerEncoder, EncoderStack, Vectors
 from headrace.wire.frames import Configure, Ready
 
@@ -29,7 +32,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return run_process("headrace.engine.vector_worker", _build, arguments)
 
 
-def load_vector_core(path: Path, model: ModelSettings, engine: EngineSettings) -> VectorCore:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LoadedVectors:
+    """A core and what it was made of."""
+
+    core: VectorCore
+    checkpoint: EncoderCheckpoint
+    device: str
+    dtype: str
+    """What products are made in."""
+    kernels: str
+    threads: int
+
+
+def load_vectors(path: Path, model: ModelSettings, engine: EngineSettings) -> LoadedVectors:
     """Load weights, choose kernels, run once.
 
     Args:
@@ -41,55 +57,66 @@ def load_vector_core(path: Path, model: ModelSettings, engine: EngineSettings) -
         ConfigError: A device or kernels that cannot be had.
         CheckpointError: A directory that cannot be loaded.
     """
-    return _load(path, model, engine)[0]
-
-
-def _load(
-    path: Path, model: ModelSettings, engine: EngineSettings
-) -> tuple[VectorCore, EncoderCheckpoint, str]:
     device = model.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     elif device.startswith("cuda") and not torch.cuda.is_available():
         raise ConfigError(f"embeddings.device = {device!r} but this torch sees no GPU; use cpu")
     threads = engine.threads or physical_cores()
+    torch.set_num_threads(threads)
     checkpoint = load_encoder(path, dtype=model.dtype, device=device)
-    stack = choose(checkpoint, device=device, kernels=engine.kernels, threads=threads)
+    dtype = str(checkpoint.dtype).removeprefix("torch.")
+    stack = _choose(checkpoint, dtype=dtype, kernels=engine.kernels, threads=threads)
     vectors = Vectors(stack, checkpoint.sentences)
-    longest = min(
-        model.context_tokens or checkpoint.sentences.max_tokens, checkpoint.config.max_tokens
+    positions = checkpoint.config.max_tokens
+    core = VectorCore(
+        vectors,
+        engine,
+        max_tokens=min(model.context_tokens or positions, positions),
+        vocab_size=checkpoint.config.vocab_size,
     )
-    core = VectorCore(vectors, engine, max_tokens=longest, vocab_size=checkpoint.config.vocab_size)
     core.warm_up()
     _LOG.info("%s: %s, %d threads", path.name, vectors.name, threads)
-    return core, checkpoint, vectors.name
+    return LoadedVectors(
+        core=core,
+        checkpoint=checkpoint,
+        device=device,
+        dtype=dtype,
+        kernels=vectors.name,
+        threads=threads,
+    )
 
 
-def choose(
-    checkpoint: EncoderCheckpoint, *, device: str, kernels: str, threads: int
+def _choose(
+    checkpoint: EncoderCheckpoint, *, dtype: str, kernels: str, threads: int
 ) -> EncoderStack:
-    """What runs an encoder here.
-
-    Raises: ConfigError: `native` where it cannot be had.
-    """
-    torch.set_num_threads(threads)
-    return EagerEncoder(checkpoint.encoder, device)
+    """What runs an encoder here. Raises: ConfigError: `native` where it cannot be had."""
+    encoder = checkpoint.encoder
+    why_not = obstacle(encoder, dtype) if kernels != "torch" else ""
+    if kernels == "native" and why_not:
+        raise ConfigError(f'embeddings.kernels = "native": {why_not}; use auto or torch')
+    if why_not is not None:
+        return EagerEncoder(encoder, encoder.norm.weight.device)
+    if dtype == "bfloat16":
+        # Norms, biases and tables stay what the file has; only products are rounded.
+        encoder = load_encoder(checkpoint.path, dtype="float32").encoder
+    return NativeEncoder(encoder, dtype=dtype, pool=Pool(threads))
 
 
 def _build(configure: Configure, link: Link, started_s: float) -> tuple[Worker, Ready]:
-    core, checkpoint, name = _load(Path(configure.path), configure.model, configure.engine)
+    loaded = load_vectors(Path(configure.path), configure.model, configure.engine)
     ready = Ready(
         pid=os.getpid(),
-        vocab_size=core.vocab_size,
-        context_tokens=core.max_tokens,
-        fingerprint=checkpoint.fingerprint,
-        dtype=str(checkpoint.dtype).removeprefix("torch."),
-        device=str(next(checkpoint.encoder.parameters()).device),
-        threads=configure.engine.threads or physical_cores(),
-        kernels=name,
+        vocab_size=loaded.core.vocab_size,
+        context_tokens=loaded.core.max_tokens,
+        fingerprint=loaded.checkpoint.fingerprint,
+        dtype=loaded.dtype,
+        device=loaded.device,
+        threads=loaded.threads,
+        kernels=loaded.kernels,
         load_s=time.monotonic() - started_s,
     )
-    return Worker(core, link, drain_s=configure.drain_s), ready
+    return Worker(loaded.core, link, drain_s=configure.drain_s), ready
 
 
 if __name__ == "__main__":

@@ -85,6 +85,7 @@ _DECLARATIONS: dict[str, tuple[type | None, tuple[type, ...]]] = {
     "hr_scratch_free": (None, (_P,)),
     "hr_packed_bytes": (_L, (_I, _I, _I, _I)),
     "hr_pack_bf16": (_I, (_P, _I, _I, _P, _L, _P)),
+    "hr_pack_f32": (_I, (_P, _I, _I, _P, _L, _P)),
     "hr_pack_quantized": (_I, (_P, _I, _I, _I, _I, _P, _P, _P)),
     "hr_quantize": (_I, (_P, _I, _I, _I, _I, _P, _L, _P, _P)),
     "hr_unpack": (_I, (_MATRIX, _P)),
@@ -97,6 +98,7 @@ _DECLARATIONS: dict[str, tuple[type | None, tuple[type, ...]]] = {
     "hr_probe_dot": (c_double, (_P, _I)),
     "hr_hidden": (_I, (_P, _P, _P, _P, _P, _P, _P)),
     "hr_logits": (_I, (_P, _P, _P, _I, _P, _P)),
+    "hr_encode": (_I, (_P, _P, _P, _I, _P, _P, _P)),
 }
 
 

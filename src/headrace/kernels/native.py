@@ -18,16 +18,27 @@ from torch import Tensor
 from headrace.errors import HeadraceError
 from headrace.kernels.library import KvStruct, Library, MatrixStruct, library, why_not
 
-__all__ = ["BF16", "INT4", "INT8", "Matrix", "PagedKv", "Pool", "Scratch", "library", "why_not"]
+__all__ = [
+    "BF16",
+    "F32",
+    "INT4",
+    "INT8",
+    "Matrix",
+    "PagedKv",
+    "Pool",
+    "Scratch",
+    "library",
+    "why_not",
+]
 
-BF16, INT8, INT4 = 0, 1, 2
-"""HR_BF16, HR_INT8, HR_INT4."""
+BF16, INT8, INT4, F32 = 0, 1, 2, 3
+"""HR_BF16, HR_INT8, HR_INT4, HR_F32."""
 
 TILE_ROWS = 16
 """Outputs that are packed together; a matrix is filled by whole ones."""
 
 QuantizedFormat = Literal["int8", "int4"]
-_CODES = {"bf16": BF16, "int8": INT8, "int4": INT4}
+_CODES = {"bf16": BF16, "int8": INT8, "int4": INT4, "f32": F32}
 _NAMES = {code: name for name, code in _CODES.items()}
 _ERRORS = {1: "shapes that do not fit", 2: "an unknown format", 3: "a group other than 32, 64, 128"}
 _HUGE_PAGE = 2 << 20
@@ -131,10 +142,12 @@ class Matrix:
         )
 
     @classmethod
-    def pack(cls, pool: Pool, weight_OI: Tensor, *, bias: Tensor | None = None) -> "Matrix":
-        """Weights as bfloat16, to which others are rounded."""
+    def pack(
+        cls, pool: Pool, weight_OI: Tensor, *, format: str = "bf16", bias: Tensor | None = None
+    ) -> "Matrix":
+        """Weights as they are computed with: bf16, to which others are rounded, or f32."""
         rows, cols = weight_OI.shape
-        matrix = cls.allocate(format="bf16", rows=rows, cols=cols, bias=bias)
+        matrix = cls.allocate(format=format, rows=rows, cols=cols, bias=bias)
         matrix.put(pool, 0, weight_OI)
         return matrix
 
@@ -157,6 +170,12 @@ class Matrix:
     def put(self, pool: Pool, row: int, weight_OI: Tensor) -> None:
         """Rows from `row` on, a multiple of `TILE_ROWS`, become these, rounded to the format."""
         at = self._place(row, len(weight_OI))
+        if self.format == F32:
+            exact = weight_OI.detach().float().contiguous()
+            rows, cols = exact.shape
+            packing = pool.library.hr_pack_f32
+            check(packing(pool.handle, rows, cols, exact.data_ptr(), cols, at.data_ptr()))
+            return
         if self.format != BF16:
             format: QuantizedFormat = "int8" if self.format == INT8 else "int4"
             rounded = quantize(pool, weight_OI, format=format, group=self.group)

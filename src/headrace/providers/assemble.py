@@ -149,12 +149,7 @@ def _leaf(
 def _client(
     provider: ProviderSettings, route: RouteSettings, model: str
 ) -> OpenAICompatible | Provider:
-    timeouts = Timeouts(
-        connect_s=provider.connect_timeout_s,
-        first_byte_s=provider.first_byte_timeout_s,
-        idle_s=provider.idle_timeout_s,
-        total_s=provider.total_timeout_s,
-    )
+    timeouts = timeouts_of(provider)
     match provider.kind:
         case "openai" | "azure" | "compatible":
             return _openai(provider, model, timeouts)
@@ -188,34 +183,60 @@ def _client(
     return Provider(dialect, authorize, timeouts=timeouts, max_connections=provider.max_connections)
 
 
-def _openai(provider: ProviderSettings, model: str, timeouts: Timeouts) -> OpenAICompatible:
-    url, versioned = provider.url, True
-    if provider.continuous_usage and provider.kind != "compatible":
-        raise ConfigError(f"continuous_usage is of kind compatible; {provider.kind} has none")
+def timeouts_of(provider: ProviderSettings) -> Timeouts:
+    """As the settings have them."""
+    return Timeouts(
+        connect_s=provider.connect_timeout_s,
+        first_byte_s=provider.first_byte_timeout_s,
+        idle_s=provider.idle_timeout_s,
+        total_s=provider.total_timeout_s,
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OpenAIAddress:
+    """Where a server that speaks OpenAI's protocol is."""
+
+    url: str
+    """With the version, or Azure's deployment and `?api-version=`."""
+    authorize: Authorize | None
+
+
+def openai_address(provider: ProviderSettings, model: str) -> OpenAIAddress:
+    """Of a provider of kind openai, azure or compatible. Raises: ConfigError."""
+    url = provider.url
     if provider.kind == "openai":
         url = url or OPENAI_URL
-    _needed(url, "url")
+    url = anthropic.http_base(_needed(url, "url"))
     if provider.kind == "azure":
         url = url.rstrip("/").removesuffix("/openai/v1").removesuffix("/openai")
         if provider.api_version:
             url += f"/openai/deployments/{model}?api-version={provider.api_version}"
-            versioned = False
         else:
             url += "/openai/v1"
-        authorize = _header(provider, "api-key")
-    elif provider.kind == "compatible" and not provider.key:
-        authorize = None  # a server of one's own may ask for none
-    else:
-        authorize = _header(provider, "Authorization", prefix="Bearer ")
+        return OpenAIAddress(url=url, authorize=_header(provider, "api-key"))
+    path, _, query = url.partition("?")
+    path = path.rstrip("/")
+    url = (path if path.endswith("/v1") else f"{path}/v1") + (f"?{query}" if query else "")
+    if provider.kind == "compatible" and not provider.key:
+        return OpenAIAddress(url=url, authorize=None)  # a server of one's own may ask for none
+    authorize = _header(provider, "Authorization", prefix="Bearer ")
+    return OpenAIAddress(url=url, authorize=authorize)
+
+
+def _openai(provider: ProviderSettings, model: str, timeouts: Timeouts) -> OpenAICompatible:
+    if provider.continuous_usage and provider.kind != "compatible":
+        raise ConfigError(f"continuous_usage is of kind compatible; {provider.kind} has none")
+    address = openai_address(provider, model)
     return OpenAICompatible(
-        url=url,
+        url=address.url,
         model=model,
         max_connections=provider.max_connections,
         timeouts=timeouts,
-        authorize=authorize,
+        authorize=address.authorize,
         strict=provider.kind != "compatible",
         stream_always=provider.stream_always,
-        versioned=versioned,
+        versioned=False,
         continuous_usage=provider.continuous_usage,
     )
 

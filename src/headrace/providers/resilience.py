@@ -12,6 +12,7 @@ go up at once. Closing the stream closes the one below.
 """
 
 import asyncio
+import contextlib
 import random
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
@@ -44,6 +45,20 @@ class RetryPolicy:
     longest_pause_s: float = 20.0
     """A provider that asks for more patience is not waited for: its error goes up."""
 
+    def pause_s(
+        self, error: ServiceError, attempt: int, chance: Callable[[], float]
+    ) -> float | None:
+        """How long to wait after attempt number so many; None = the error goes up."""
+        if attempt >= self.attempts or not error.retryable or error.begun:
+            return None
+        pause = min(self.first_pause_s * 2 ** (attempt - 1), self.longest_pause_s)
+        pause *= 0.5 + 0.5 * chance()
+        if error.retry_after_s is not None:
+            if error.retry_after_s > self.longest_pause_s:
+                return None
+            pause = max(pause, float(error.retry_after_s))
+        return pause
+
 
 class Retrying:
     """Asks the same backend again."""
@@ -74,22 +89,10 @@ class Retrying:
                         yield event
                     return
             except ServiceError as error:
-                pause = self._pause_s(error, attempt)
+                pause = self._policy.pause_s(error, attempt, self._chance)
                 if heard or pause is None:
                     raise
             await self._sleep(pause)
-
-    def _pause_s(self, error: ServiceError, attempt: int) -> float | None:
-        policy = self._policy
-        if attempt >= policy.attempts or not error.retryable or error.begun:
-            return None
-        pause = min(policy.first_pause_s * 2 ** (attempt - 1), policy.longest_pause_s)
-        pause *= 0.5 + 0.5 * self._chance()
-        if error.retry_after_s is not None:
-            if error.retry_after_s > policy.longest_pause_s:
-                return None
-            pause = max(pause, float(error.retry_after_s))
-        return pause
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -103,24 +106,22 @@ class BreakerPolicy:
     longest_open_s: float = 300.0
 
 
-class Breaker:
-    """Does not ask a backend that fails; the same instance must see all its requests.
+class Circuit:
+    """Does not try what fails; the same instance must see all the tries.
 
-    Closed: requests pass, failures in a row are counted. Open: all are refused until the time is
-    over. Then one request is the trial, the others are still refused; its first event closes the
-    breaker, its failure opens it for twice as long. A trial that its client leaves decides nothing.
+    Closed: tries pass, failures in a row are counted. Open: all are refused until the time is
+    over. Then one try is the trial, the others are still refused; its first sign of life closes the
+    circuit, its failure opens it for twice as long. A trial that is left decides nothing.
     """
 
     def __init__(
         self,
         name: str,
-        backend: Backend,
         policy: BreakerPolicy,
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._name = name
-        self._backend = backend
         self._policy = policy
         self._clock = clock
         self._failures = 0
@@ -137,18 +138,20 @@ class Breaker:
             return "closed"
         return "open" if self._clock() < self._trial_at else "half-open"
 
-    async def stream(self, request: ChatRequest) -> AsyncIterator[Event]:
-        """As `Backend.stream`."""
+    @contextlib.asynccontextmanager
+    async def attempt(self) -> AsyncGenerator[Callable[[], None]]:
+        """One try, whose errors count; call what it gives once, at the first sign of life.
+
+        Raises: NotReady where nothing is tried now.
+        """
         trial = self._admit()
-        heard = False
+
+        def heard() -> None:
+            self._trying = self._trying and not trial
+            self._trial_at, self._open_s = None, self._policy.open_s
+
         try:
-            async with closing(self._backend.stream(request)) as events:
-                async for event in events:
-                    if not heard:
-                        heard = True
-                        self._trying = self._trying and not trial
-                        self._trial_at, self._open_s = None, self._policy.open_s
-                    yield event
+            yield heard
             self._failures = 0
         except DeadlineExceeded:
             raise  # the caller's own time was short
@@ -181,6 +184,39 @@ class Breaker:
         elif not 0 < self._policy.failures <= self._failures or self._trial_at is not None:
             return
         self._trial_at = self._clock() + self._open_s
+
+
+class Breaker:
+    """A `Backend` behind a `Circuit`."""
+
+    def __init__(
+        self,
+        name: str,
+        backend: Backend,
+        policy: BreakerPolicy,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._circuit = Circuit(name, policy, clock=clock)
+        self._backend = backend
+
+    @property
+    def state(self) -> str:
+        """closed, open or half-open."""
+        return self._circuit.state
+
+    async def stream(self, request: ChatRequest) -> AsyncIterator[Event]:
+        """As `Backend.stream`."""
+        alive = False
+        async with (
+            self._circuit.attempt() as heard,
+            closing(self._backend.stream(request)) as events,
+        ):
+            async for event in events:
+                if not alive:
+                    alive = True
+                    heard()
+                yield event
 
 
 class Named:

@@ -62,6 +62,7 @@ def test_verbs_are_frozen() -> None:
         "serve",
         "chat",
         "generate",
+        "embed",
         "data",
         "train",
         "quantize",

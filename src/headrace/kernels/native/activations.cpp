@@ -35,6 +35,11 @@ void put_bf16(const Block& block, int from, int count, const float* x) {
   }
 }
 
+void put_f32(const Block& block, int from, int count, const float* x) {
+  float* out = (float*)block.data + (int64_t)from * block.width + block.row;
+  for (int k = 0; k < count; k++) *out = x[k], out += block.width;
+}
+
 struct Range {
   float largest;
   float broken;  // 0, or NaN where a value is not finite
@@ -77,7 +82,8 @@ void Activations::shape(int rows, const hr_matrix& matrix) {
   blocks_ = std::max(1, (rows + width - 1) / width);
   pieces_ = blocks_ >= kManyBlocks ? 1 : (form_.cols + kPiece - 1) / kPiece;
   row_bytes_ = form_.quantized() ? (int64_t)form_.groups() * (form_.group + 8)
-                                 : (int64_t)form_.pairs() * (kNativeBf16Dot ? 4 : 8);
+               : form_.format == HR_F32 ? (int64_t)form_.cols * 4
+                                        : (int64_t)form_.pairs() * (kNativeBf16Dot ? 4 : 8);
   memory_.reserve(rows * row_bytes_);
 }
 
@@ -91,6 +97,7 @@ void Activations::put(int row, int from, int count, const float* x) {
   int number = (int)(((int64_t)(row + 1) * blocks_ - 1) / rows_);
   int first = first_row(number);
   Block block{memory_.data() + first * row_bytes_, width(number), row - first};
+  if (form_.format == HR_F32) return put_f32(block, from, count, x);
   if (!form_.quantized()) return put_bf16(block, from, count, x);
   for (int k = 0; k < count; k += form_.group) {
     put_group(block, form_, (from + k) / form_.group, x + k, std::min(form_.group, count - k));

@@ -78,4 +78,50 @@ HR_INLINE void silu_multiply(const float* gate, const float* up, int n, float* y
   }
 }
 
+// x * (1 + erf(x / sqrt 2)) / 2. erf as Abramowitz and Stegun 7.1.26: off by at most 1.5e-7.
+HR_INLINE F gelu(F x) {
+  F size = abs(x), z = mul(size, set1(0.70710678f));
+  F t = div(set1(1.0f), fma(set1(0.3275911f), z, set1(1.0f)));
+  F p = fma(set1(1.061405429f), t, set1(-1.453152027f));
+  p = fma(p, t, set1(1.421413741f));
+  p = fma(p, t, set1(-0.284496736f));
+  p = fma(p, t, set1(0.254829592f));
+  F tail = mul(mul(p, t), power2(mul(mul(z, z), set1(-1.44269504f))));
+  return mul(set1(0.5f), fnma(size, tail, add(x, size)));
+}
+
+// y = gelu(x).
+HR_INLINE void gelu_row(const float* x, int n, float* y) {
+  int whole = n & ~15, rest = n - whole;
+  for (int i = 0; i < whole; i += 16) store(y + i, gelu(load(x + i)));
+  if (rest) store_some(y + whole, gelu(load_some(x + whole, rest)), rest);
+}
+
+// y = (x - mean) / sqrt(variance + eps) * weight + shift; y may be x.
+HR_INLINE void layer_norm(const float* x, const float* weight, const float* shift, int n, float eps,
+                          float* y) {
+  int whole = n & ~15, rest = n - whole;
+  F total = rest ? load_some(x + whole, rest) : zero();
+  for (int i = 0; i < whole; i += 16) total = add(total, load(x + i));
+  F mean = set1(sum(total) / (float)n), squares = zero();
+  for (int i = 0; i < whole; i += 16) {
+    F off = sub(load(x + i), mean);
+    squares = fma(off, off, squares);
+  }
+  if (rest) {
+    F off = first(rest, sub(load_some(x + whole, rest), mean), zero());
+    squares = fma(off, off, squares);
+  }
+  F by = set1(1.0f / std::sqrt(sum(squares) / (float)n + eps));
+  for (int i = 0; i < whole; i += 16) {
+    F value = mul(sub(load(x + i), mean), by);
+    store(y + i, fma(value, load(weight + i), load(shift + i)));
+  }
+  if (rest) {
+    F value = mul(sub(load_some(x + whole, rest), mean), by);
+    value = fma(value, load_some(weight + whole, rest), load_some(shift + whole, rest));
+    store_some(y + whole, value, rest);
+  }
+}
+
 }  // namespace hr

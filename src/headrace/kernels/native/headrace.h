@@ -19,7 +19,7 @@ extern "C" {
 #endif
 
 enum { HR_OK = 0, HR_ESHAPE = 1, HR_EFORMAT = 2, HR_EGROUP = 3 };
-enum { HR_BF16 = 0, HR_INT8 = 1, HR_INT4 = 2 };  // of matrices; HR_BF16 and HR_INT8 of KV
+enum { HR_BF16 = 0, HR_INT8 = 1, HR_INT4 = 2, HR_F32 = 3 };  // of matrices; HR_BF16 and HR_INT8 of KV
 
 typedef struct hr_pool hr_pool;
 typedef struct hr_scratch hr_scratch;
@@ -35,13 +35,14 @@ void hr_scratch_free(hr_scratch* scratch);
 // Quantized: value = scale[row, group] * q; q in -127..127 (int8) or -8..7 (int4), symmetric, scale
 // in float16. Activations are quantized per row and group of the same size at run time.
 typedef struct {
-  int32_t format, rows, cols, group;  // group: 32, 64 or 128 columns a scale; 0 for bf16
+  int32_t format, rows, cols, group;  // group: 32, 64 or 128 columns a scale; else 0
   const void* data;                   // hr_packed_bytes of it, 64-byte aligned
   const float* bias;                  // [rows] or null
 } hr_matrix;
 
 int64_t hr_packed_bytes(int format, int rows, int cols, int group);
 int hr_pack_bf16(hr_pool*, int rows, int cols, const uint16_t* w, int64_t ld, void* out);
+int hr_pack_f32(hr_pool*, int rows, int cols, const float* w, int64_t ld, void* out);
 int hr_pack_quantized(hr_pool*, int format, int rows, int cols, int group, const int8_t* q,
                       const uint16_t* scales, void* out);  // q [rows, cols], scales [rows, cols/group]
 int hr_quantize(hr_pool*, int format, int rows, int cols, int group, const uint16_t* w, int64_t ld,
@@ -99,6 +100,25 @@ typedef struct {
 int hr_hidden(hr_pool*, hr_scratch*, const hr_decoder*, const hr_spans*, const int32_t* ids,
               const int32_t* positions, float* hidden);  // [rows, width], final norm applied
 int hr_logits(hr_pool*, hr_scratch*, const hr_decoder*, int m, const float* hidden, float* logits);
+
+// --- a whole encoder: documents end to end, each seeing all of itself ------------------------------------
+// Post-norm: x = norm(x + part(x)), with gelu (erf) between `up` and `down`.
+typedef struct {
+  hr_matrix qkv, out, up, down;  // all with a bias; qkv: q, k, v rows in turn
+  const float *attention_norm, *attention_shift, *norm, *shift;
+} hr_encoder_layer;
+
+typedef struct {
+  int32_t layers, width, heads, head_dim, inner, vocab, positions;  // head_dim: a multiple of 16 up to 256
+  float eps;
+  const hr_encoder_layer* layer;
+  const float *words, *places, *kind;  // [vocab, width], [positions, width], [width]
+  const float *norm, *shift;
+} hr_encoder;
+
+// hidden [rows, width]; document d is rows start[d] .. start[d + 1], its positions are 0 and on.
+int hr_encode(hr_pool*, hr_scratch*, const hr_encoder*, int documents, const int32_t* start,
+              const int32_t* ids, float* hidden);
 
 #ifdef __cplusplus
 }

@@ -27,7 +27,7 @@ constexpr int kThin = kRegisters >= 32 ? 3 : 0;
 // What to fetch while a tile is multiplied.
 struct Fetch {
   const uint8_t* at;
-  int lines;  // each group, or 16 lines of bf16; 0 = what lies behind the weights just read
+  int lines;  // each group, or 16 lines of others; 0 = what lies behind the weights just read
 };
 
 HR_INLINE void fetch_some(Fetch& fetch) {
@@ -117,6 +117,28 @@ void multiply_widened(const uint8_t* w, const uint8_t* activations, const Tiles&
   finish(sums, to);
 }
 
+template <int B>
+void multiply_f32(const uint8_t* w, const uint8_t* activations, const Tiles& t, Fetch fetch,
+                  const Result& to) {
+  const float* x = (const float*)activations;
+  F sums[B];
+  HR_UNROLL for (int m = 0; m < B; m++) sums[m] = zero();
+  auto column = [&] {
+    F weights = load((const float*)w);
+    if (fetch.lines == 0) fetch_behind<B>(w);
+    HR_UNROLL for (int m = 0; m < B; m++) sums[m] = dot_f32(sums[m], weights, x + m);
+    w += 64;
+    x += B;
+  };
+  int cols = t.cols;
+  for (; cols >= 16; cols -= 16) {
+    fetch_some(fetch);
+    _Pragma("GCC unroll 4") for (int i = 0; i < 16; i++) column();
+  }
+  for (; cols; cols--) column();
+  finish(sums, to);
+}
+
 template <int B, int Format, int Group>
 void multiply_quantized(const uint8_t* w, const uint8_t* activations, const Tiles& t, Fetch fetch,
                         const Result& to) {
@@ -179,6 +201,10 @@ template <int... B>
 constexpr Widths bf16_widths(std::integer_sequence<int, B...>) {
   return {(kNativeBf16Dot ? multiply_bf16<B + 1> : multiply_widened<B + 1>)...};
 }
+template <int... B>
+constexpr Widths f32_widths(std::integer_sequence<int, B...>) {
+  return {multiply_f32<B + 1>...};
+}
 template <int Format, int Group, int... B>
 constexpr Widths quantized_widths(std::integer_sequence<int, B...>) {
   return {multiply_quantized<B + 1, Format, Group>...};
@@ -188,12 +214,13 @@ const Widths& widths_of(const Tiles& t) {
   typedef std::make_integer_sequence<int, kWidthBf16> Bf16;
   typedef std::make_integer_sequence<int, kWidthQuantized> Quantized;
   static constexpr Widths bf16 = bf16_widths(Bf16());
+  static constexpr Widths f32 = f32_widths(Bf16());
   static constexpr Widths quantized[2][3] = {
       {quantized_widths<HR_INT8, 32>(Quantized()), quantized_widths<HR_INT8, 64>(Quantized()),
        quantized_widths<HR_INT8, 128>(Quantized())},
       {quantized_widths<HR_INT4, 32>(Quantized()), quantized_widths<HR_INT4, 64>(Quantized()),
        quantized_widths<HR_INT4, 128>(Quantized())}};
-  if (!t.quantized()) return bf16;
+  if (!t.quantized()) return t.format == HR_F32 ? f32 : bf16;
   return quantized[t.format == HR_INT4][t.group == 32 ? 0 : t.group == 64 ? 1 : 2];
 }
 
@@ -231,7 +258,7 @@ struct Work {
     } else if (next != unit + 1) {
       for (int i = 0; i < 4096; i += 64) prefetch_far(fetch.at + i);
     }
-    int64_t steps = t.quantized() ? t.groups() : t.pairs() / 16;
+    int64_t steps = t.quantized() ? t.groups() : t.tile_bytes() / 64 / 16;
     for (int b = from; b < to; b++) {
       float* first = out + x.first_row(b) * ldo + number * kOutputs;
       Result result{first, ldo, matrix.bias ? matrix.bias + number * kOutputs : nullptr,

@@ -10,6 +10,7 @@
 // Layout of a matrix: tiles of 16 outputs, one after the other, each streamed from its first to its
 // last column.
 //   bf16  [cols / 2][16 outputs][2]
+//   f32   [cols][16 outputs]
 //   int8  for each two groups: float16 scales [2][16], then the groups: [group / 4][16 outputs][4]
 //         bytes q + 128
 //   int4  the same with [group / 8][16 outputs][4] bytes: low nibbles columns 0..3 of eight, high
@@ -21,10 +22,11 @@
 // of its block's other rows, so that one pass over a tile serves them all. Quantized: for each group
 // of columns [rows] float scales, [rows] int32 starts of the sums (what cancels the weights' +128 or
 // +8), [group / 4][rows] of four int8; value = scale * q, scale = max |x| / 127. For bf16 weights on
-// processors without a dot product of bf16 pairs: values rounded to bf16, one as a float.
+// processors without a dot product of bf16 pairs: values rounded to bf16, one as a float. For f32
+// weights: floats.
 //
 // Invariant (batch invariance): an output adds the products of a group as integers, exactly, and the
-// groups in order; bf16 adds pairs of columns in order. Neither blocks nor threads change that.
+// groups in order; bf16 adds pairs of columns in order, f32 columns. Neither blocks nor threads change that.
 #pragma once
 #include <atomic>
 #include <cstdint>

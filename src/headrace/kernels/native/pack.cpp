@@ -71,6 +71,11 @@ void pack_bf16_tile(const Tiles& t, int tile, const uint16_t* w, int64_t ld, con
   }
 }
 
+void pack_f32_tile(const Tiles& t, int tile, const float* w, int64_t ld, const void* zeros, float* out) {
+  TileRows rows(t, tile, w, ld * 4, zeros);
+  interleave(rows.at, t.cols, (uint8_t*)out);
+}
+
 // A whole group of int8: the same bytes plus 128.
 void pack_whole_int8(const TileRows& rows, const Tiles& t, int g, uint8_t* out) {
   const uint8_t* from[kOutputs];
@@ -176,6 +181,10 @@ void gather_row(const hr_matrix& matrix, int row, float* out) {
   Tiles t = tiles_of(matrix);
   const uint8_t* tile = (const uint8_t*)matrix.data + row / kOutputs * t.tile_bytes();
   int lane = row % kOutputs;
+  if (t.format == HR_F32) {
+    for (int k = 0; k < t.cols; k++) out[k] = ((const float*)tile)[k * kOutputs + lane];
+    return;
+  }
   if (!t.quantized()) {
     const bf16* pairs = (const bf16*)tile;
     for (int k = 0; k < t.cols; k++) out[k] = widen(pairs[k / 2 * 32 + lane * 2 + k % 2]);
@@ -205,6 +214,17 @@ int hr_pack_bf16(hr_pool* pool, int rows, int cols, const uint16_t* w, int64_t l
   share(pool, t.count(), [&](int tile) {
     uint16_t* at = (uint16_t*)((uint8_t*)out + tile * t.tile_bytes());
     pack_bf16_tile(t, tile, w, ld, zeros.data(), at);
+  });
+  return HR_OK;
+}
+
+int hr_pack_f32(hr_pool* pool, int rows, int cols, const float* w, int64_t ld, void* out) {
+  Tiles t{HR_F32, rows, cols, 0};
+  if (int wrong = t.check()) return wrong;
+  std::vector<float> zeros(cols);
+  share(pool, t.count(), [&](int tile) {
+    float* at = (float*)((uint8_t*)out + tile * t.tile_bytes());
+    pack_f32_tile(t, tile, w, ld, zeros.data(), at);
   });
   return HR_OK;
 }

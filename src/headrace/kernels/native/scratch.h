@@ -2,6 +2,7 @@
 #pragma once
 #include "attention.h"
 #include "decoder.h"
+#include "encoder.h"
 #include "headrace.h"
 #include "linear.h"
 #include "pool.h"
@@ -13,5 +14,6 @@ struct hr_pool {
 struct hr_scratch {
   hr::AttendScratch attention;
   hr::DecoderScratch decoder;
+  hr::EncoderScratch encoder;
   hr::Activations linear;  // of hr_linear
 };

@@ -251,4 +251,7 @@ HR_INLINE F dot_bf16(F acc, W w, const uint32_t* a) {
 
 HR_INLINE void pause() { _mm_pause(); }
 
+// acc[i] += w[i] * a[0].
+HR_INLINE F dot_f32(F acc, F w, const float* a) { return fma(w, set1(*a), acc); }
+
 }  // namespace hr

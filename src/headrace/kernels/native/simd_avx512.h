@@ -109,6 +109,12 @@ HR_INLINE F dot_bf16(F acc, W w, const uint32_t* a) {
   return acc;
 }
 
+// acc[i] += w[i] * a[0], `a` broadcast.
+HR_INLINE F dot_f32(F acc, F w, const float* a) {
+  asm("vfmadd231ps %2%{1to16%}, %1, %0" : "+v"(acc) : "v"(w), "m"(*a));
+  return acc;
+}
+
 // Unused: bf16 pairs have an instruction of their own.
 HR_INLINE F evens(W) { return zero(); }
 HR_INLINE F odds(W) { return zero(); }

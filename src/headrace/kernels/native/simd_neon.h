@@ -207,4 +207,7 @@ HR_INLINE void fma_into(F&, F, F) {}
 
 HR_INLINE void pause() { asm volatile("isb"); }
 
+// acc[i] += w[i] * a[0].
+HR_INLINE F dot_f32(F acc, F w, const float* a) { return fma(w, set1(*a), acc); }
+
 }  // namespace hr

@@ -248,4 +248,7 @@ HR_INLINE void fma_into(F& sum, F x, F y) { sum = fma(x, y, sum); }
 
 HR_INLINE void pause() {}
 
+// acc[i] += w[i] * a[0].
+HR_INLINE F dot_f32(F acc, F w, const float* a) { return fma(w, set1(*a), acc); }
+
 }  // namespace hr

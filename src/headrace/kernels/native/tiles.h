@@ -12,7 +12,7 @@ constexpr int kScaleLine = 64;  // float16 scales of two groups of one tile
 struct Tiles {
   int format, rows, cols, group;
 
-  bool quantized() const { return format != HR_BF16; }
+  bool quantized() const { return format == HR_INT8 || format == HR_INT4; }
   int bits() const { return format == HR_INT4 ? 4 : 8; }
   int offset() const { return format == HR_INT4 ? 8 : 128; }  // what packed values have on top
   int count() const { return (int)(((int64_t)rows + kOutputs - 1) / kOutputs); }
@@ -24,6 +24,7 @@ struct Tiles {
     return (g / 2 + 1) * (int64_t)kScaleLine + g * group_bytes();
   }
   int64_t tile_bytes() const {
+    if (format == HR_F32) return (int64_t)cols * 64;
     if (!quantized()) return (int64_t)pairs() * 64;
     return (groups() + 1) / 2 * (int64_t)kScaleLine + groups() * group_bytes();
   }
@@ -31,7 +32,7 @@ struct Tiles {
 
   int check() const {
     if (rows < 1 || cols < 1) return HR_ESHAPE;
-    if (format != HR_BF16 && format != HR_INT8 && format != HR_INT4) return HR_EFORMAT;
+    if (format < HR_BF16 || format > HR_F32) return HR_EFORMAT;
     bool good = quantized() ? group == 32 || group == 64 || group == 128 : group == 0;
     return good ? HR_OK : HR_EGROUP;
   }
