@@ -342,7 +342,7 @@ async def _serve(
         house = _House(
             client=client,
             chat=chat,
-            embedder=None if vectors is None else vectors.embedder,
+            vectors=vectors,
             control=control,
             stored=stored,
             queue=queue,
@@ -687,7 +687,7 @@ class _House:
         *,
         client: "EngineClient | None",
         chat: "EngineChat | None",
-        embedder: Embedder | None,
+        vectors: _LocalEmbedder | None,
         control: "Control | None",
         stored: "StoredResponses | None",
         queue: "BatchQueue | None",
@@ -699,7 +699,11 @@ class _House:
 
         self._client = client
         self._chat = chat
-        self._embedder = embedder
+        self._embedder = None if vectors is None else vectors.embedder
+        self._workers = [
+            *(() if client is None else (client,)),
+            *(() if vectors is None else (vectors.client,)),
+        ]
         self._control = control
         self._stored = stored
         self._queue = queue
@@ -839,12 +843,12 @@ class _House:
     def _health(self) -> "Health":
         from headrace.gateway.services import Health
 
-        client, config = self._client, self._config_state()
+        config = self._config_state()
         rejected = config is not None and not config.accepted
         return Health(
-            started=client is None or client.started,
-            ready=client is None or client.ready,
-            reason="" if client is None else client.reason,
+            started=all(worker.started for worker in self._workers),
+            ready=all(worker.ready for worker in self._workers),
+            reason="; ".join(worker.reason for worker in self._workers if worker.reason),
             detail="the changed settings were rejected; the log says why" if rejected else "",
         )
 
