@@ -78,9 +78,9 @@ def secret(team: str) -> str:
 
 
 @contextlib.asynccontextmanager
-async def world(directory: Path) -> AsyncGenerator[World]:
+async def world(directory: Path, kind: str = "sqlite") -> AsyncGenerator[World]:
     """Open one."""
-    async with fresh("sqlite", directory) as database:
+    async with fresh(kind, directory) as database:
         records, changes = Records(), Changes(database)
         await changes.poll()
         keys = StoreKeys(database, changes)

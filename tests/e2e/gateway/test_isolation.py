@@ -16,6 +16,7 @@ import pytest
 import pytest_asyncio
 
 import isolation_cases as cases
+from databases import KINDS
 from headrace.gateway import data
 from headrace.gateway.admin import table
 from headrace.gateway.caching.asked import CACHE_HEADER
@@ -78,9 +79,11 @@ def test_every_route_has_its_cases() -> None:
             assert all(probe.of for probe in probes), f"{path} names something: of which kind?"
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def shared(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[World]:
-    async with world(tmp_path_factory.mktemp("isolation")) as made:
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=KINDS)
+async def shared(
+    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> AsyncGenerator[World]:
+    async with world(tmp_path_factory.mktemp("isolation"), request.param) as made:
         yield made
 
 
