@@ -73,6 +73,7 @@ class EngineCore:
         context_tokens: Longest sequence; None = the stack's.
         tokenizer: For stop strings; without it such requests are refused.
         clock: Seconds; `EngineRequest.deadline_s` is on it.
+        block_bytes: Of a KV block, for what requests use of the memory; 0 = not counted.
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class EngineCore:
         context_tokens: int | None = None,
         tokenizer: Tokenizer | None = None,
         clock: Callable[[], float] = time.monotonic,
+        block_bytes: int = 0,
     ) -> None:
         self.context_tokens = context_tokens or stack.context_tokens
         self.vocab_size = stack.config.vocab_size
@@ -93,6 +95,7 @@ class EngineCore:
         self._settings = settings
         self._stack = stack
         self._runner = Runner(stack)
+        self._block_bytes = block_bytes
 
         def watch_stops(sampling: SamplingParams) -> StopPush:
             assert tokenizer is not None
@@ -137,12 +140,15 @@ class EngineCore:
         plan = scheduler.plan(self._settings.max_batch_tokens)
         if not plan.rows:
             return _outputs(events)
+        began_ns = time.perf_counter_ns()
         try:
             results = self._runner.execute(plan)
         except Exception as error:  # noqa: BLE001 - whatever is raised ends this step's requests
             _LOG.exception("a step of %d rows failed", plan.total)
             text = f"the engine failed in a step that ran this request ({type(error).__name__})"
             return _outputs(events + scheduler.fail(plan, text))
+        step_us = (time.perf_counter_ns() - began_ns) // 1000
+        scheduler.attribute(plan, step_us, block_bytes=self._block_bytes)
         return _outputs(events + scheduler.commit(plan, results))
 
     def warm_up(self) -> None:

@@ -70,6 +70,7 @@ def load_core(
         built.stack,
         engine,
         blocks=built.blocks,
+        block_bytes=built.block_bytes,
         fingerprint=checkpoint.fingerprint,
         context_tokens=model.context_tokens or None,
         tokenizer=tokenizer,

@@ -138,6 +138,10 @@ class Group:
     cached_tokens: int = 0
     completion_tokens: int = 0
     recomputed_tokens: int = 0
+    compute_us: int = 0
+    """Its share of the time of the steps that ran it."""
+    kv_byte_us: int = 0
+    """Bytes of KV blocks held, times microseconds of steps; a shared block counts for each."""
 
     def __post_init__(self) -> None:
         self.end_ids = self.request.end_ids
@@ -151,6 +155,8 @@ class Group:
             cached_tokens=self.cached_tokens,
             completion_tokens=self.completion_tokens,
             recomputed_tokens=self.recomputed_tokens,
+            compute_us=self.compute_us,
+            kv_byte_s=self.kv_byte_us // 1_000_000,
         )
 
 

@@ -247,6 +247,26 @@ class Scheduler:
             lacking = len(sequence) - sequence.computed
             draft.add(sequence, self._grow(sequence, min(lacking, draft.left), draft))
 
+    def attribute(self, plan: Plan, step_us: int, *, block_bytes: int) -> None:
+        """Share a step among those that it ran and those that held memory, before it is booked.
+
+        Its time goes by the rows that each ran and adds up exactly; memory by the blocks that each
+        running sequence holds, whether it ran or not.
+
+        Args:
+            plan: What ran.
+            step_us: How long, in microseconds.
+            block_bytes: Of a KV block.
+        """
+        left_us, left_rows = step_us, plan.total
+        for sequence, rows in plan.rows.items():
+            share = left_us * rows // left_rows
+            left_us -= share
+            left_rows -= rows
+            sequence.group.compute_us += share
+        for sequence in self._running:
+            sequence.group.kv_byte_us += len(sequence.blocks) * block_bytes * step_us
+
     def commit(self, plan: Plan, results: Mapping[Sequence, RowResult]) -> Events:
         """Book a step that ran.
 

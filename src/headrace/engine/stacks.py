@@ -32,10 +32,11 @@ _GROUPS = (32, 64, 128)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Built:
-    """A stack and the number of blocks in its pool."""
+    """A stack, the number of blocks in its pool, and their size."""
 
     stack: Stack
     blocks: int
+    block_bytes: int
 
 
 def choose(
@@ -92,7 +93,7 @@ def _on_gpu(decoder: Decoder, engine: EngineSettings) -> Built:
                 most_rows=engine.max_running,
                 recorder=graphs.CudaRecorder(),
             )
-            return Built(stack=stack, blocks=blocks)
+            return Built(stack=stack, blocks=blocks, block_bytes=_block_bytes(decoder, engine))
     _LOG.warning("plain torch runs, not the GPU kernels: %s", why)
     return eager(decoder, engine)
 
@@ -108,7 +109,8 @@ def eager(decoder: Decoder, engine: EngineSettings) -> Built:
         dtype=weight.dtype,
         device=weight.device,
     )
-    return Built(stack=EagerStack(decoder, kv), blocks=blocks)
+    block_bytes = _block_bytes(decoder, engine)
+    return Built(stack=EagerStack(decoder, kv), blocks=blocks, block_bytes=block_bytes)
 
 
 def _blocks(decoder: Decoder, engine: EngineSettings) -> int:
@@ -116,10 +118,16 @@ def _blocks(decoder: Decoder, engine: EngineSettings) -> int:
     weight = decoder.norm.weight
     return pool_blocks(
         engine,
-        block_bytes=engine.block_tokens * KvCache.bytes_per_token(decoder.config, weight.dtype),
+        block_bytes=_block_bytes(decoder, engine),
         context_tokens=decoder.context_tokens,
         free_bytes=free_bytes(weight.device),
     )
+
+
+def _block_bytes(decoder: Decoder, engine: EngineSettings) -> int:
+    """Of a block in the decoder's dtype."""
+    dtype = decoder.norm.weight.dtype
+    return engine.block_tokens * KvCache.bytes_per_token(decoder.config, dtype)
 
 
 def _native(decoder: Decoder, model: ModelSettings, engine: EngineSettings, threads: int) -> Built:
@@ -130,16 +138,17 @@ def _native(decoder: Decoder, model: ModelSettings, engine: EngineSettings, thre
         group=model.quantization_group,
     )
     kv_format: native.KvFormat = "int8" if engine.kv_dtype == "int8" else "bfloat16"
+    block_bytes = native.block_bytes(decoder.config, kv_format, engine.block_tokens)
     blocks = pool_blocks(
         engine,
-        block_bytes=native.block_bytes(decoder.config, kv_format, engine.block_tokens),
+        block_bytes=block_bytes,
         context_tokens=decoder.context_tokens,
         free_bytes=free_bytes(decoder.norm.weight.device),
     )
     stack = native.NativeStack(
         weights, blocks=blocks, block_tokens=engine.block_tokens, kv_format=kv_format
     )
-    return Built(stack=stack, blocks=blocks)
+    return Built(stack=stack, blocks=blocks, block_bytes=block_bytes)
 
 
 def _is_quantized(decoder: Decoder) -> bool:
