@@ -73,7 +73,7 @@ def operations(found: dict[str, Any]) -> list[dict[str, Any]]:
 def test_schemathesis_finds_nothing(tmp_path: Path) -> None:
     schemathesis(
         tmp_path,
-        *("--phases", "fuzzing", "--max-examples", "2", "--max-time", "15", "--seed", "7"),
+        *("--phases", "fuzzing", "--max-examples", "2", "--max-time", "9", "--seed", "7"),
         timeout_s=120,
     )
 

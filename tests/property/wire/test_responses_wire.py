@@ -76,7 +76,7 @@ ITEMS = st.lists(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(items=ITEMS, later=st.lists(st.just({"role": "user", "content": "and?"}), max_size=1))
 def test_stored_items_read_as_they_were_sent(items: list[Any], later: list[Any]) -> None:
     try:
@@ -101,7 +101,7 @@ DELTAS = st.lists(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(deltas=DELTAS, calls=st.lists(TEXTS, max_size=3))
 def test_an_answer_reads_as_it_was_said(deltas: list[Any], calls: list[str]) -> None:
     call = responses_request.decode(b'{"model": "m", "input": "x"}')
@@ -167,7 +167,7 @@ BODIES = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(body=BODIES, earlier=st.lists(JSON, max_size=2))
 def test_nothing_but_a_user_error(body: Any, earlier: list[Any]) -> None:
     with contextlib.suppress(UserError):
@@ -184,7 +184,7 @@ QUERIES = st.binary(max_size=30) | st.lists(
 ).map(lambda pairs: "&".join(f"{name}={value}" for name, value in pairs).encode())
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(raw=QUERIES)
 def test_a_query_is_read_or_refused(raw: bytes) -> None:
     for read in (responses_lists.decode_get, responses_lists.decode_page, Query):
