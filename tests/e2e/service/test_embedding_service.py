@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,18 @@ def _ask(service: Service, key: str, **more: object) -> tuple[int, dict[str, Any
     return status, json.loads(text)
 
 
+def _booked(service: Service, key: str) -> dict[str, Any]:
+    """The key's line of the books, which follow an answer in a moment."""
+    until = time.monotonic() + 10
+    while True:
+        lines = json.loads(_headrace(service, "spend", "show", "--by", "key,route", "--json"))
+        if found := [line for line in lines if line["key"] == key]:
+            [own] = found
+            return own
+        assert time.monotonic() < until, "nothing was booked"
+        time.sleep(0.1)
+
+
 def test_vectors_are_held_and_booked(tmp_path: Path) -> None:
     checkpoint = encoders.make(tmp_path / "m", max_tokens=20)
     sets = (
@@ -50,8 +63,7 @@ def test_vectors_are_held_and_booked(tmp_path: Path) -> None:
         status, answer = _ask(service, key, input="the " * 30)
         assert status == 400, answer
         assert "32 tokens and the model reads 20" in answer["error"]["message"]
-        lines = json.loads(_headrace(service, "spend", "show", "--by", "key,route", "--json"))
-        [own] = [line for line in lines if line["key"] == made["id"]]
+        own = _booked(service, made["id"])
         assert own["route"] == "/v1/embeddings"
         assert own["prompt_tokens"] == 7
         assert "the books balance" in _headrace(service, "ledger", "verify")
