@@ -307,7 +307,7 @@ async def _serve(
     from headrace.gateway.traces import open_traces
     from headrace.observe import logs
 
-    logs.configure()
+    logs.set_up(settings.logs)
     listener = _listen(settings.server.host, settings.server.port)
     local, vectors = _engine(settings), _embedder(settings)
     clients = [*(() if local is None else (local[0],)), *(() if vectors is None else vectors[:1])]
@@ -491,10 +491,12 @@ def check(settings: Settings) -> list[str]:
         HeadraceError: What is wrong, by its setting.
     """
     from headrace.gateway import exporter, traces
+    from headrace.observe import logs
     from headrace.providers.assemble import open_routes
     from headrace.testing import ScriptedBackend
 
     async def work() -> list[str]:
+        logs.check(settings.logs)
         traces.rules(settings.traces)
         exporter.rules(settings.otlp, settings.providers)
         own = [] if settings.model.path == NO_MODEL else [model_name(settings)]
@@ -587,6 +589,7 @@ def _served(
                 candidates=opened.candidates,
                 calls=opened.calls,
                 max_output_tokens=opened.max_output_tokens,
+                breaker=opened.breaker,
             )
     return models
 
@@ -695,6 +698,7 @@ class _House:
         door: "Door | None" = None,
     ) -> None:
         from headrace.gateway.load import Load
+        from headrace.gateway.scrape import budgets_of
         from headrace.observe.metrics import Metrics
 
         self._client = client
@@ -712,6 +716,7 @@ class _House:
         self._door = door
         self.metrics = Metrics()
         self.reloader: Reloader | None = None
+        self._budgets = None if control is None else budgets_of(control.database)
         self.traces: Traces | None = None
         self.exporter: Exporter | None = None
 
@@ -795,6 +800,7 @@ class _House:
             metrics=self.metrics,
             health=self._health,
             engine_stats=self._engine_stats,
+            budgets=self._budgets,
             sinks=(RequestLog(),),
             traces=self.traces,
             detail_sinks=tuple(s for s in (self.traces, self.exporter) if s is not None),

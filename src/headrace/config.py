@@ -217,6 +217,16 @@ class BatchSettings:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class LogSettings:
+    """Lines on standard error: one a request, and the service's own."""
+
+    format: str = "plain"
+    """plain | json."""
+    level: str = "info"
+    """debug | info | warning | error."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class OtlpSettings:
     """Traces for an OpenTelemetry collector; never with prompts or answers."""
 
@@ -481,6 +491,7 @@ class Settings:
     alerts: AlertSettings = AlertSettings()
     traces: TraceSettings = TraceSettings()
     otlp: OtlpSettings = OtlpSettings()
+    logs: LogSettings = LogSettings()
     providers: Mapping[str, ProviderSettings] = field(default_factory=dict[str, ProviderSettings])
     routes: Mapping[str, RouteSettings] = field(default_factory=dict[str, RouteSettings])
     embedding_routes: Mapping[str, EmbeddingRouteSettings] = field(

@@ -32,6 +32,7 @@ from headrace.gateway.origins import check_local
 from headrace.gateway.routes import OPEN
 from headrace.gateway.services import Health, Limits, Served, Services
 from headrace.gateway.table import DataRoute
+from headrace.observe.logs import REQUEST
 from headrace.providers import residency
 from headrace.types import Caller
 from headrace.wire import anthropic_errors
@@ -106,6 +107,7 @@ async def serve(
         fly: Makes the flight that accounts for a POST to this route.
         identify: Says who asks; called before the body is read.
     """
+    REQUEST.set(exchange.request_id)
     open_route = _OPEN.get(exchange.path)
     flight: Flight | None = None
     try:

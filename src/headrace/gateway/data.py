@@ -5,6 +5,7 @@ from headrace.gateway.embeddings import embeddings
 from headrace.gateway.explain import explain
 from headrace.gateway.messages import count_tokens, messages
 from headrace.gateway.responses import delete_response, get_response, input_items, responses
+from headrace.gateway.scrape import metrics
 from headrace.gateway.table import DataRoute, Handler, Table
 
 
@@ -37,7 +38,7 @@ DATA: tuple[DataRoute, ...] = (
     _route("POST", "/detokenize", routes.detokenize),
     _route("POST", "/render", routes.render),
     _route("GET", "/v1/requests/{id}/explain", explain),
-    _route("GET", "/metrics", routes.metrics),
+    _route("GET", "/metrics", metrics),
 )
 
 TABLE = Table(DATA)

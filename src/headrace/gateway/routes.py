@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 
-from headrace.errors import NotReady, PermissionDenied
 from headrace.gateway.admission import admit_chat, admit_completions
 from headrace.gateway.calls import (
     cards,
@@ -26,7 +25,6 @@ from headrace.gateway.flight import Flight
 from headrace.gateway.http import Exchange, unless_left
 from headrace.gateway.services import Services
 from headrace.gateway.streams import merge, send_stream, whole
-from headrace.observe.metrics import CONTENT_TYPE
 from headrace.types import Caller, ChatRequest, Event
 from headrace.wire import openai_chat, openai_completions, token_calls
 from headrace.wire.openai_answers import AnswerInfo
@@ -35,8 +33,6 @@ if TYPE_CHECKING:
     from headrace.tokens import Rendered, Span
 
 OpenRoute: TypeAlias = Callable[[Services, Exchange], Awaitable[None]]
-
-_STATS_TIMEOUT_S = 2.0
 
 
 async def chat(services: Services, exchange: Exchange, flight: Flight, caller: Caller) -> None:
@@ -199,21 +195,6 @@ async def model(services: Services, exchange: Exchange, flight: Flight, caller: 
     card = next((card for card in cards(services, caller) if card.name == name), None)
     card = card or find(services, name, caller).card
     await exchange.answer(200, token_calls.encode_model(card))
-
-
-async def metrics(services: Services, exchange: Exchange, flight: Flight, caller: Caller) -> None:
-    """GET /metrics: an admin's, or of a key that is for nothing else."""
-    if caller.role != "admin" and exchange.path not in caller.routes:
-        raise PermissionDenied(
-            f"the key {caller.key_id} may not read metrics, which tell of every team; make one: "
-            "headrace keys make --route /metrics"
-        )
-    try:
-        async with asyncio.timeout(_STATS_TIMEOUT_S):
-            engine = await services.engine_stats()
-    except (TimeoutError, NotReady):
-        engine = None  # the gateway's own metrics are still worth having
-    await exchange.answer(200, services.metrics.render(engine), content_type=CONTENT_TYPE)
 
 
 async def livez(services: Services, exchange: Exchange) -> None:

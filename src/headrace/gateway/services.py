@@ -1,6 +1,6 @@
 """What the gateway is built from: models, keys, health, metrics, limits, other applications."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from headrace.gateway.batch_queue import BatchQueue
@@ -14,6 +14,7 @@ from headrace.gateway.load import Load
 from headrace.gateway.prices import Prices
 from headrace.gateway.stored import StoredResponses
 from headrace.gateway.traces import Traces
+from headrace.observe.gauges import BudgetLeft
 from headrace.observe.metrics import EngineStats, Metrics
 from headrace.observe.usage import UsageSink
 from headrace.providers.residency import Residency
@@ -47,6 +48,8 @@ class Served:
     max_output_tokens: int = 0
     """Of an answer whose request sets no limit, where a budget has to be able to hold it; 0 = up to
     the end of the context."""
+    breaker: Callable[[], str] | None = None
+    """The state of the breaker before its own provider; None = there is none."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -119,6 +122,8 @@ class Services:
     metrics: Metrics = field(default_factory=Metrics)
     engine_stats: Callable[[], Awaitable[EngineStats | None]] = no_engine
     """Asked at each view of /metrics."""
+    budgets: Callable[[], Awaitable[Sequence[BudgetLeft]]] | None = None
+    """So too; None = there are no limits."""
     sinks: tuple[UsageSink, ...] = ()
     """Get every usage record, beside the metrics."""
     traces: Traces | None = None

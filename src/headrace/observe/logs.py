@@ -6,13 +6,18 @@ ever in a line.
 
 import json
 import logging
+from contextvars import ContextVar
 from dataclasses import fields
 from typing import Any
 
+from headrace.config import LogSettings
+from headrace.errors import ConfigError
 from headrace.observe.usage import UsageRecord
 from headrace.types import Usage
 
 LOGGER = "headrace"
+REQUEST: ContextVar[str] = ContextVar("request", default="")
+"""The request that this task works for: every line that is logged on the way names it."""
 _REQUESTS = logging.getLogger(f"{LOGGER}.request")
 
 
@@ -59,6 +64,9 @@ class LineFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """The line; a traceback follows in the plain form and is a field in the JSON form."""
         fields: dict[str, Any] = getattr(record, "fields", {})
+        request = REQUEST.get()
+        if request and "id" not in fields:
+            fields = {**fields, "request": request}
         if not self._as_json:
             line = super().format(record)
             said = " ".join(f"{name}={_plain(value)}" for name, value in fields.items())
@@ -73,6 +81,27 @@ class LineFormatter(logging.Formatter):
         if record.exc_info:
             body["traceback"] = self.formatException(record.exc_info)
         return json.dumps(body, ensure_ascii=False, default=str)
+
+
+FORMATS = ("plain", "json")
+LEVELS = ("debug", "info", "warning", "error")
+
+
+def check(settings: LogSettings) -> None:
+    """Raises: ConfigError naming the setting that cannot be."""
+    for name, value, known in (
+        ("format", settings.format, FORMATS),
+        ("level", settings.level, LEVELS),
+    ):
+        if value not in known:
+            raise ConfigError(f"logs.{name} = {value!r}; there are {', '.join(known)}")
+
+
+def set_up(settings: LogSettings) -> None:
+    """`configure` by the settings. Raises: ConfigError."""
+    check(settings)
+    level = logging.getLevelNamesMapping()[settings.level.upper()]
+    configure(as_json=settings.format == "json", level=level)
 
 
 def configure(*, as_json: bool = False, level: int = logging.INFO) -> None:

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
+from headrace.observe.gauges import Standing, StandingCollector
 from headrace.observe.pipeline import Pipelines
 from headrace.observe.usage import UsageRecord
 from headrace.types import Usage
@@ -110,8 +111,29 @@ class Metrics:
             "headrace_config_accepted", "1 where the last reading was taken over", registry=registry
         )
         self._reload_accepted.set(1)
+        self._cost = Counter(
+            "headrace_cost_usd",
+            "Dollars booked; the ledger has them exactly",
+            ("model",),
+            registry=registry,
+        )
+        self._upstream = Counter(
+            "headrace_upstream_requests",
+            "Calls of backends: of providers as the settings name them, and local",
+            ("provider", "outcome"),
+            registry=registry,
+        )
+        self._upstream_s = Histogram(
+            "headrace_upstream_seconds",
+            "Duration of calls of backends",
+            ("provider",),
+            buckets=_LATENCY_S,
+            registry=registry,
+        )
         self._engine = _EngineCollector()
         registry.register(self._engine)
+        self._standing = StandingCollector()
+        registry.register(self._standing)
         self._registry = registry
 
     def arrived(self, route: str) -> None:
@@ -133,6 +155,12 @@ class Metrics:
                 self._child(tokens, record.model, kind).inc(count)
         if record.cache:
             self._child(self._cache, record.model, record.cache).inc()
+        if record.cost_nanousd:
+            self._child(self._cost, record.model).inc(record.cost_nanousd / 1e9)
+        for leg in record.legs:
+            provider = leg.provider or "local"
+            self._child(self._upstream, provider, leg.outcome).inc()
+            self._child(self._upstream_s, provider).observe(leg.seconds)
         self._child(self._duration, record.route, record.model).observe(record.duration_s)
         if record.admission_s is not None:
             self._child(self._admission, record.route, record.model).observe(record.admission_s)
@@ -151,9 +179,10 @@ class Metrics:
         self._reloads.labels("accepted" if accepted else "rejected").inc()
         self._reload_accepted.set(accepted)
 
-    def render(self, engine: EngineStats | None = None) -> bytes:
+    def render(self, engine: EngineStats | None = None, standing: Standing | None = None) -> bytes:
         """Everything in Prometheus's text format, with the engine's gauges where there is one."""
         self._engine.stats = engine
+        self._standing.standing = standing or Standing()
         return generate_latest(self._registry)
 
 

@@ -7,7 +7,7 @@ pools, cascades, hedges and fallbacks of the leaves.
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
@@ -48,6 +48,8 @@ class Route:
     """Every model that it may ask, its own first."""
     calls: int = 1
     """The most calls of models that one request may be billed for."""
+    breaker: Callable[[], str] | None = None
+    """The state of its own provider's breaker; None = it is made of others."""
     told: str = ""
     """What it is, for people."""
 
@@ -78,6 +80,7 @@ def open_routes(
         for name, backend in local.items()
     }
     counters: dict[str, TokenCounter] = {}
+    breakers: dict[str, Callable[[], str]] = {}
     for name, route in settings.routes.items():
         if name in local:
             raise ConfigError(
@@ -88,6 +91,7 @@ def open_routes(
         place, target, breaker, client = _leaf(settings, name, route)
         stack.push_async_callback(client.close)
         leaves[name] = (target, Resident(place, breaker, residency))
+        breakers[name] = breaker.tell
         if isinstance(client, Provider):
             counters[name] = ResidentCounter(place, CountedBy(route.provider, client), residency)
     composer = Composer(settings.routes, leaves)
@@ -104,6 +108,7 @@ def open_routes(
             candidates=chain.targets,
             calls=chain.calls,
             told=chain.told,
+            breaker=breakers.get(name),
         )
     return made
 

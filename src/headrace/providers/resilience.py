@@ -200,6 +200,10 @@ class Breaker:
         self._circuit = Circuit(name, policy, clock=clock)
         self._backend = backend
 
+    def tell(self) -> str:
+        """As `state`."""
+        return self.state
+
     @property
     def state(self) -> str:
         """closed, open or half-open."""
