@@ -116,7 +116,7 @@ def start_headrace(
         return done.stdout
 
     key = json.loads(admin("keys", "make", "--json"))
-    admin("spend", "price", "fake", "--input", "0.15", "--output", "0.60")
+    admin("spend", "price", "fake/fake", "--input", "0.15", "--output", "0.60")
     admin("budgets", "set", "org:default", "1000000")
     admin("budgets", "set", "team:default", "100000", "--window", "day")
     admin("budgets", "set", f"key:{key['id']}", "10000")

@@ -851,10 +851,11 @@ class _House:
 
         config = self._config_state()
         rejected = config is not None and not config.accepted
+        away = "" if self._control is None else self._control.away
         return Health(
             started=all(worker.started for worker in self._workers),
-            ready=all(worker.ready for worker in self._workers),
-            reason="; ".join(worker.reason for worker in self._workers if worker.reason),
+            ready=all(worker.ready for worker in self._workers) and not away,
+            reason=away or "; ".join(worker.reason for worker in self._workers if worker.reason),
             detail="the changed settings were rejected; the log says why" if rejected else "",
         )
 

@@ -26,7 +26,7 @@ def run(ctx: typer.Context, work: Callable[[AsyncConnection], Awaitable[T]]) -> 
 
     async def whole() -> T:
         async with app.open_store(chosen) as database:
-            return await database.write(work)
+            return await database.write(work, patience_s=None)
 
     return asyncio.run(whole())
 

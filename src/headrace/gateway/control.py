@@ -16,7 +16,7 @@ from headrace.errors import ConfigError, StoreUnavailable
 from headrace.gateway.alerts import Alerts
 from headrace.gateway.http import stop
 from headrace.gateway.keys import Keys, StoreKeys
-from headrace.gateway.ledger import Ledger
+from headrace.gateway.ledger import SILENT_S, Ledger
 from headrace.gateway.prices import PriceBook
 from headrace.store.changes import Changes
 from headrace.store.database import Database
@@ -41,6 +41,14 @@ class Control:
     """What this process is called in the store."""
     new_key: str | None
     """The admin key of a first start, to be shown once."""
+
+    @property
+    def away(self) -> str:
+        """Why nothing under a limit is answered; empty = the store answers."""
+        silent_s = self.changes.silent_s
+        if silent_s <= SILENT_S:
+            return ""
+        return f"the database has not answered for {silent_s:.0f} s"
 
 
 @contextlib.asynccontextmanager

@@ -14,7 +14,7 @@ from typing import NamedTuple, Protocol
 
 from headrace.errors import InvalidParameter, NotFound, PermissionDenied, Unauthorized
 from headrace.store.changes import Changes
-from headrace.store.database import Database
+from headrace.store.database import PROMPT_S, Database
 from headrace.store.identity import Key, digest, find_key, get_key
 from headrace.types import Caller
 
@@ -131,7 +131,7 @@ class StoreKeys:
     async def _look_up(self, sha256: str) -> _Known:
         async with self._lookups:
             generation = self._generation
-            key = await self._database.read(lambda connection: find_key(connection, sha256))
+            key = await self._database.read(lambda c: find_key(c, sha256), patience_s=PROMPT_S)
         if key is None:
             raise Unauthorized("this API key is not valid here")
         ends = [at for at in (key.expires_s, key.revoked_s) if at is not None]

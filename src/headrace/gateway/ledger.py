@@ -12,9 +12,9 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from itertools import islice
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -24,7 +24,7 @@ from headrace.gateway.need import Need
 from headrace.gateway.slices import Hold, Slice, affordable, amount_of, amounts, refused, used_of
 from headrace.store import ledger as books
 from headrace.store.changes import Changes
-from headrace.store.database import Database
+from headrace.store.database import PROMPT_S, Database
 from headrace.store.entries import HELD, SETTLED, Charge, Entry
 from headrace.store.journal import Journal
 from headrace.store.leases import Ask, Grant, Refusal, take, touch
@@ -34,6 +34,8 @@ from headrace.types import Caller, Trail, Usage
 
 LEASE_S = 30
 """Without a word of a worker for so long, its slices are lost."""
+SILENT_S = 24
+"""A worker that can give no sign of life stops by itself after this, before its lease ends."""
 GRACE_S = 600
 """And after this, what it was running is settled at all that was held."""
 FLUSH_S = 0.2
@@ -47,6 +49,8 @@ _PLENTY = 64
 _REFUSED_S = 0.1
 """So long a refusal is believed: who asks an empty budget again and again costs no transactions."""
 _TRIES = 8
+_AWAY_S = 1.0
+T = TypeVar("T")
 _LOG = logging.getLogger("headrace.gateway")
 
 
@@ -93,6 +97,8 @@ class Ledger:
         self._noted: set[str] = set()
         """Running or just ended, and perhaps known to it."""
         self._refusals: dict[int, _Refused] = {}
+        self._away = ""
+        self._away_until = -math.inf
         self._database_turn = asyncio.Lock()
         changes.on_change(self._forget)
 
@@ -213,7 +219,7 @@ class Ledger:
                 )
 
             try:
-                await self._database.write(work)
+                await self._write(work)
             except BaseException:
                 # Perhaps it is all there; saying it again then changes nothing. So for what was
                 # returned: it must not come back to life here.
@@ -248,7 +254,7 @@ class Ledger:
 
     async def sweep(self) -> list[str]:
         """Deal with dead workers, as `headrace.store.ledger.sweep`."""
-        return await self._database.write(lambda c: books.sweep(c, self._database, grace_s=GRACE_S))
+        return await self._write(lambda c: books.sweep(c, self._database, grace_s=GRACE_S))
 
     async def close(self) -> None:
         """Book everything, return every slice and remove the journal.
@@ -260,6 +266,18 @@ class Ledger:
         await self.flush()
         if not self._running:
             self._journal.close()
+
+    async def _write(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+        """As `Database.write`, but a database that was away a moment ago is not waited for again:
+        whoever stands in line for it is refused at once, not one after the other."""
+        if time.monotonic() < self._away_until:
+            raise StoreUnavailable(self._away)
+        try:
+            return await self._database.write(work, patience_s=PROMPT_S)
+        except StoreUnavailable as error:
+            self._away = error.message
+            self._away_until = time.monotonic() + _AWAY_S
+            raise
 
     def _batch(self) -> _Batch:
         now, monotonic = self._clock(), time.monotonic()
@@ -299,7 +317,7 @@ class Ledger:
         found = self._limits.get(key)
         if found is None:
             generation = self._generation
-            found = await self._database.read(lambda c: for_caller(c, caller))
+            found = await self._database.read(lambda c: for_caller(c, caller), patience_s=PROMPT_S)
             if generation == self._generation:
                 if len(self._limits) > 100_000:
                     self._limits.clear()
@@ -308,7 +326,7 @@ class Ledger:
 
     def _check_confirmed(self, limits: Sequence[Limit]) -> None:
         silent_s = time.monotonic() - self._confirmed
-        if limits and math.isfinite(silent_s) and silent_s > self._lease_s * 0.8:
+        if limits and math.isfinite(silent_s) and silent_s > self._lease_s * (SILENT_S / LEASE_S):
             raise StoreUnavailable(
                 f"the database has not confirmed this worker's slices for {silent_s:.0f} s; "
                 "requests under a limit are refused until it does"
@@ -367,7 +385,7 @@ class Ledger:
                 await touch(connection, self._database, self._worker, lease_s=self._lease_s)
                 return await take(connection, self._worker, asks)
 
-            answer = await self._database.write(work)
+            answer = await self._write(work)
             self._confirmed = asked
             if isinstance(answer, Refusal):
                 return answer

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from sqlalchemy import ColumnElement, delete, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from headrace.errors import InvalidParameter, NotFound, ServiceError
+from headrace.errors import InvalidParameter, NotFound, ServiceError, StoreUnavailable
 from headrace.gateway.price import FREE, Price, Rate
 from headrace.gateway.tariff import Tariff
 from headrace.store.changes import Changes
-from headrace.store.database import Database, bump
+from headrace.store.database import PROMPT_S, Database, bump
 from headrace.store.tables import prices
 from headrace.types import Target
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 _LOOK_AGAIN_S = 60.0
 """Prices that depend on date or time of day, and overrides that begin, are seen within this."""
+_AWAY_S = 1.0
 _NANO = Decimal(10) ** 9
 OWN = "own"
 """Source of the prices of one's own machines."""
@@ -74,7 +75,16 @@ class PriceBook:
         if found is not None and now_s < found[1]:
             return found[0]
         name = priced_name(target)
-        override = await self._database.read(lambda c: current(c, name, now_s=int(now_s)))
+        try:
+            override = await self._database.read(
+                lambda c: current(c, name, now_s=int(now_s)), patience_s=PROMPT_S
+            )
+        except StoreUnavailable:
+            if found is None:
+                raise
+            # As long as keys and slices are believed without it, so is what was true a minute ago.
+            self._known[key] = (found[0], now_s + _AWAY_S)
+            return found[0]
         if override is not None:
             price = of_override(override)
         elif source == OWN:

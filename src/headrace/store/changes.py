@@ -13,7 +13,7 @@ from collections.abc import Callable
 from sqlalchemy import select
 
 from headrace.errors import StoreUnavailable
-from headrace.store.database import Database
+from headrace.store.database import PROMPT_S, Database
 from headrace.store.tables import meta
 
 POLL_S = 0.25
@@ -35,9 +35,14 @@ class Changes:
         """Call this whenever something changed."""
         self._listeners.append(forget)
 
+    @property
+    def silent_s(self) -> float:
+        """Seconds since the database last answered."""
+        return self._clock() - self._confirmed
+
     def check_fresh(self) -> None:
         """Raises: StoreUnavailable where nothing was heard of the database for `GRACE_S`."""
-        age_s = self._clock() - self._confirmed
+        age_s = self.silent_s
         if age_s > GRACE_S:
             raise StoreUnavailable(
                 f"the database has not answered for {age_s:.0f} s; keys and limits are not known "
@@ -47,7 +52,7 @@ class Changes:
     async def poll(self) -> None:
         """Look once. Raises: StoreUnavailable."""
         query = select(meta.c.value).where(meta.c.name == "revision")
-        revision = await self._database.read(lambda connection: connection.scalar(query))
+        revision = await self._database.read(lambda c: c.scalar(query), patience_s=PROMPT_S)
         self._confirmed = self._clock()
         if revision != self._revision:
             self._revision = revision

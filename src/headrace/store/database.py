@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+import asyncpg
 from sqlalchemy import event, literal_column, make_url, text
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
@@ -25,6 +26,10 @@ from headrace.store.migrate import upgrade
 
 T = TypeVar("T")
 Work = Callable[[AsyncConnection], Awaitable[T]]
+SLOW_S = 30.0
+PROMPT_S = 5.0
+"""Patience of what a request waits for, or money."""
+_OUTAGES = (PoolTimeout, OSError)
 _ATTEMPTS = 8
 _LOG_PAUSES_S = (0.05, 0.2, 0.5, 1.0)
 _AGAIN = ("40001", "40P01")
@@ -57,7 +62,7 @@ class Database:
         engine = _engine(parse_url(url), pool_size)
         database = cls(engine)
         try:
-            await database.write(lambda connection: connection.run_sync(upgrade))
+            await database.write(lambda c: c.run_sync(upgrade), patience_s=None)
         except BaseException:
             await engine.dispose()
             raise
@@ -73,19 +78,23 @@ class Database:
             return literal_column("CAST(extract(epoch FROM clock_timestamp()) AS BIGINT)")
         return literal_column("CAST(strftime('%s', 'now') AS INTEGER)")
 
-    async def read(self, work: Work[T]) -> T:
+    async def read(self, work: Work[T], *, patience_s: float | None = SLOW_S) -> T:
         """The result of a function that only reads.
+
+        Args:
+            work: May run twice.
+            patience_s: So long the database may take; None = for ever.
 
         Raises: StoreUnavailable.
         """
-        try:
-            async with self.engine.connect() as connection:
-                return await work(connection)
-        except (DBAPIError, PoolTimeout, OSError) as error:
-            raise _unavailable(error) from error
+        return await self._attempts(work, patience_s, writes=False)
 
-    async def write(self, work: Work[T]) -> T:
+    async def write(self, work: Work[T], *, patience_s: float | None = SLOW_S) -> T:
         """The result of a function whose changes are committed, all or none.
+
+        Args:
+            work: May run more than once.
+            patience_s: So long the database may take for one run of it; None = for ever.
 
         Raises:
             StoreUnavailable: The database cannot be reached. Whether the changes are there is then
@@ -93,8 +102,8 @@ class Database:
         """
         if self._writing is not None:
             async with self._writing:
-                return await self._attempts(work)
-        return await self._attempts(work)
+                return await self._attempts(work, patience_s, writes=True)
+        return await self._attempts(work, patience_s, writes=True)
 
     async def scrub(self, *tables: str) -> bool:
         """Remove what deleted rows left behind in the files; true where nothing is left.
@@ -127,21 +136,68 @@ class Database:
         except (DBAPIError, PoolTimeout, OSError, sqlite3.Error) as error:
             raise _unavailable(error) from error
 
-    async def _attempts(self, work: Work[T]) -> T:
+    async def _attempts(self, work: Work[T], patience_s: float | None, *, writes: bool) -> T:
+        reconnected = False
         for attempt in range(_ATTEMPTS):
+            run = _Run()
             try:
-                async with self.engine.connect() as connection:
-                    await connection.execution_options(writes=True)
-                    async with connection.begin():
-                        return await work(connection)
-            except (DBAPIError, PoolTimeout, OSError) as error:
-                code = getattr(getattr(error, "orig", None), "sqlstate", None)
-                if code not in _AGAIN or attempt == _ATTEMPTS - 1:
-                    if isinstance(error, DBAPIError) and not _is_outage(error):
-                        raise
+                return await self._once(work, run, patience_s, writes=writes)
+            except (DBAPIError, asyncpg.PostgresError, asyncpg.InterfaceError, *_OUTAGES) as error:
+                code = getattr(getattr(error, "orig", error), "sqlstate", None)
+                if code in _AGAIN and attempt < _ATTEMPTS - 1:
+                    await asyncio.sleep(random.uniform(0, 0.01 * 2**attempt))
+                elif code not in _AGAIN and not _is_outage(error):
+                    raise
+                elif run.lost and not reconnected and not run.impatient:
+                    # A kept connection had died with the server it was to; nothing was committed.
+                    reconnected = True
+                else:
                     raise _unavailable(error) from error
-                await asyncio.sleep(random.uniform(0, 0.01 * 2**attempt))
         raise AssertionError("the loop returns or raises")
+
+    async def _once(
+        self, work: Work[T], run: "_Run", patience_s: float | None, *, writes: bool
+    ) -> T:
+        try:
+            async with self.engine.connect() as connection:
+                if self.postgres and patience_s is not None:
+                    raw: Any = await connection.get_raw_connection()
+                    run.watch(raw.driver_connection, patience_s)
+                run.lost = True
+                if not writes:
+                    return await work(connection)
+                await connection.execution_options(writes=True)
+                async with connection.begin():
+                    result = await work(connection)
+                    run.lost = False  # from here on it may be committed
+                return result
+        finally:
+            run.end()
+
+
+class _Run:
+    """One try of a transaction."""
+
+    def __init__(self) -> None:
+        self.lost = False
+        """Whether, where it fails now, nothing of it was committed."""
+        self.impatient = False
+        """Whether it took too long, so that its connection was cut."""
+        self._timer: asyncio.TimerHandle | None = None
+
+    def watch(self, connection: asyncpg.Connection, patience_s: float) -> None:
+        """Cut the connection when the time is over: a server that is gone without a word answers
+        no request to cancel either."""
+
+        def cut() -> None:
+            self.impatient = True
+            connection.terminate()
+
+        self._timer = asyncio.get_running_loop().call_later(patience_s, cut)
+
+    def end(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
 
 
 def parse_url(url: str) -> URL:
@@ -201,10 +257,12 @@ def _engine(url: URL, pool_size: int) -> AsyncEngine:
     return engine
 
 
-def _is_outage(error: DBAPIError) -> bool:
-    if error.connection_invalidated or isinstance(error, InterfaceError | OperationalError):
+def _is_outage(error: Exception) -> bool:
+    if isinstance(error, (*_OUTAGES, InterfaceError, OperationalError, asyncpg.InterfaceError)):
         return True
-    state = str(getattr(error.orig, "sqlstate", "") or "")
+    if isinstance(error, DBAPIError) and error.connection_invalidated:
+        return True
+    state = str(getattr(getattr(error, "orig", error), "sqlstate", "") or "")
     return state[:2] in ("08", "53", "57")  # connection, resources, operator intervention
 
 

@@ -57,7 +57,7 @@ async def test_a_warm_slice_touches_no_database(tmp_path: Path) -> None:
             ledger.settle(await ledger.hold(need()), usage(), finish="stop")
             asked: list[object] = []
             real = database.write
-            database.write = lambda work: asked.append(work) or real(work)
+            database.write = lambda work, **_: asked.append(work) or real(work)
             for _ in range(30):
                 ledger.settle(await ledger.hold(need()), usage(), finish="stop")
             assert asked == []
@@ -223,7 +223,7 @@ async def test_a_flush_whose_end_is_unknown_books_once(kind: str, tmp_path: Path
             ledger.settle(await ledger.hold(need()), usage(), finish="stop")
             real = database.write
 
-            async def lost(work: Any) -> None:
+            async def lost(work: Any, **_: Any) -> None:
                 await real(work)
                 raise OSError("the connection broke after COMMIT")
 

@@ -148,7 +148,7 @@ async def forecast_limits(call: Call) -> Any:
 async def verify_ledger(call: Call) -> Any:
     """GET ledger/verify: an admin's."""
     call.need(RoleName.ADMIN)
-    return (await call.database.read(verify))._asdict()
+    return (await call.database.read(verify, patience_s=None))._asdict()
 
 
 async def _governs(call: Call, connection: AsyncConnection, limit: Limit) -> bool:
