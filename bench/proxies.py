@@ -36,7 +36,7 @@ from proxy_peers import Gateway, start_headrace, start_litellm, start_portkey
 HERE = Path(__file__).resolve().parent
 CHUNKS = 50
 PACE_US = 10_000
-STREAM_S, PLAIN_S = 3.0, 2.0
+STREAM_S = 3.0
 
 
 def main() -> None:
@@ -45,6 +45,7 @@ def main() -> None:
     parser.add_argument("--peers", type=Path, help="without it headrace is alone")
     parser.add_argument("--concurrency", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--plain-s", type=float, default=2.0, help="long enough for the slowest")
     parser.add_argument("--requests", type=int, default=200_000)
     parser.add_argument("--clients", type=int, default=100)
     parser.add_argument("--stream-always", action="store_true", help="headrace's default")
@@ -57,6 +58,8 @@ def main() -> None:
             "mode": options.mode,
             "concurrency": options.concurrency,
             "rounds": options.rounds,
+            "plain_s": options.plain_s,
+            "stream_s": STREAM_S,
             "chunks": CHUNKS,
             "pace_us": PACE_US,
             "stream_always": options.stream_always,
@@ -76,7 +79,7 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
             for kind in ("plain", "streamed"):
                 for number in range(options.rounds):
                     for gateway in gateways:
-                        turns.append(turn(gateway, kind, number, options.concurrency))
+                        turns.append(turn(gateway, kind, number, options))
             rss = {each.name: round(each.rss_mb(), 1) for each in gateways[1:]}
         finally:
             for each in gateways:
@@ -105,13 +108,13 @@ def start_all(
         gateways.append(made)
 
 
-def turn(gateway: Gateway, kind: str, number: int, concurrency: int) -> dict[str, Any]:
+def turn(gateway: Gateway, kind: str, number: int, options: argparse.Namespace) -> dict[str, Any]:
     """One gateway's turn: what arrived, and what it cost."""
     stream = kind == "streamed"
-    load = Load(gateway.port, gateway.request(stream=stream, tokens=CHUNKS), concurrency)
+    load = Load(gateway.port, gateway.request(stream=stream, tokens=CHUNKS), options.concurrency)
     load.run(warm_s=0, seconds=0.3 if number else 1.0)
     cpu, began = gateway.cpu_s(), time.perf_counter()
-    window = load.run(warm_s=0, seconds=STREAM_S if stream else PLAIN_S)
+    window = load.run(warm_s=0, seconds=STREAM_S if stream else options.plain_s)
     spent, took = gateway.cpu_s() - cpu, time.perf_counter() - began
     return {
         "gateway": gateway.name,

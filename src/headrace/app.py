@@ -389,7 +389,7 @@ async def _serve(
         # cycles behind, so looking often for them would be a sixth of its work.
         gc.collect()
         gc.freeze()
-        gc.set_threshold(20_000, 20, 20)
+        gc.set_threshold(5_000, 10, 10)
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         if starting is not None:
             await asyncio.wait({starting, serving}, return_when=asyncio.FIRST_COMPLETED)
