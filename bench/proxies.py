@@ -17,6 +17,7 @@ given (`e=new Response(e.body,e)`; unpatched, each stream of its 1.15.2 is an er
 
 import argparse
 import asyncio
+import collections
 import contextlib
 import json
 import socket
@@ -212,12 +213,18 @@ def disconnects(options: argparse.Namespace) -> dict[str, Any]:
 
 async def _disconnects(clients: int) -> dict[str, Any]:
     closed: dict[str, float] = {}
+    arrived: dict[str, asyncio.Event] = collections.defaultdict(asyncio.Event)
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
+        try:
+            head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
+        except asyncio.IncompleteReadError:  # a connection that was opened and not used
+            writer.close()
+            return
         size = int(head.partition("content-length:")[2].split("\r\n")[0])
         body = json.loads(await reader.readexactly(size))
         who = body["messages"][-1]["content"]
+        arrived[who].set()
         delta = {"choices": [{"index": 0, "delta": {"content": "word"}}], "id": "c", "model": "m"}
         event = b"data: " + json.dumps({**delta, "created": 1}).encode() + b"\n\n"
         gone = asyncio.ensure_future(reader.read())  # ends when the gateway closes
@@ -245,7 +252,7 @@ async def _disconnects(clients: int) -> dict[str, Any]:
             while seen.count(b"data: ") < 5:
                 seen += await reader.read(4096)
         else:
-            await asyncio.sleep(0.5)
+            await asyncio.wait_for(arrived[who].wait(), 30)
         writer.close()
         return time.perf_counter()
 
