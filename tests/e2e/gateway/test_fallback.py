@@ -56,7 +56,11 @@ TOGETHER = {
 }
 """What may come in one piece with good words: then no client has seen those yet."""
 ALL = BEFORE | MIDDLE | TOGETHER
-WAITED_FOR = ("hangs", "head-then-nothing", "falls-silent")
+WAITED_FOR = {
+    "hangs": "-impatient",
+    "head-then-nothing": "-impatient",
+    "falls-silent": "-listening",
+}
 
 
 class Heard(NamedTuple):
@@ -183,6 +187,8 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Generator[tuple[Gateway, 
         [providers.one-impatient]
         {provider}
         first_byte_timeout_s = 0.4
+        [providers.one-listening]
+        {provider}
         idle_timeout_s = 0.4
         [providers.two]
         kind = "anthropic"
@@ -192,7 +198,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Generator[tuple[Gateway, 
         provider = "two"
         """
         for name in ALL:
-            asked = "one-impatient" if name in WAITED_FOR else "one"
+            asked = f"one{WAITED_FOR.get(name, '')}"
             text += f"""
             [routes.{name}]
             provider = "{asked}"
