@@ -20,6 +20,7 @@ from headrace.providers.openai_events import ChunkReader
 from headrace.providers.resilience import Breaker, BreakerPolicy, Fallback, Named
 from headrace.providers.upstream import EventReader, SseEvents
 from headrace.types import ChatRequest, Event, ModelCard
+from headrace.wire.sse import DONE
 from upstreams import ANTHROPIC_ANSWER, BEDROCK_ANSWER, GEMINI_ANSWER, OPENAI_ANSWER
 
 ANSWERS = {
@@ -253,9 +254,7 @@ def check_responses(status: int, raw: bytes) -> None:
     if status != 200:
         assert "message" in json.loads(raw)["error"]
         return
-    frames = payloads(raw)
-    if frames[-1] == "[DONE]":
-        frames.pop()
+    frames = payloads(raw.removesuffix(DONE))
     assert [frame["sequence_number"] for frame in frames] == [*range(len(frames))]
     kinds = [frame["type"] for frame in frames]
     assert kinds[0] == "response.created"
