@@ -135,6 +135,8 @@ ADMIN: Mapping[tuple[str, str], tuple[Probe, ...]] = {
     ),
     ("DELETE", "limits/{id:int}"): (control("limit"),),
     ("GET", "spend"): (control("", query=lambda _: {"by": "org,team,user,key,model"}),),
+    ("GET", "forecast"): (control(""),),
+    ("GET", "spend/focus"): (control(""),),
     ("GET", "audit"): (
         control(""),
         control("user", query=lambda id: {"subject": id}),
