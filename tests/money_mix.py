@@ -6,7 +6,7 @@ import random
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -40,6 +40,10 @@ fallback = ["gamma"]
 [routes.beta]
 provider = "two"
 model = "house-model"
+[routes.kept]
+provider = "two"
+model = "house-model"
+cache_ttl_s = 600
 [routes.gamma]
 provider = "three"
 model = "claude-sonnet-4-5"
@@ -69,9 +73,13 @@ class Call:
     """Pieces of content after which its client is gone; 0 = it stays."""
     cached: bool = False
     anthropic: bool = False
+    same: str = ""
+    """Mark that it shares with others, which a cache then answers."""
 
     def body(self) -> dict[str, Any]:
-        told = f"mark={self.mark} do={self.do} n={self.tokens}" + " cached" * self.cached
+        told = (
+            f"mark={self.same or self.mark} do={self.do} n={self.tokens}" + " cached" * self.cached
+        )
         more: dict[str, Any] = {"max_tokens": max(1, self.tokens // 2)}
         if self.do != "overrun":
             more = {"max_tokens": self.tokens + 5}
@@ -80,6 +88,8 @@ class Call:
             more = {"max_tokens": self.tokens}
             if not self.anthropic:
                 more["ignore_eos"] = True
+        if self.same:
+            more["temperature"] = 0
         content: Any = [{"role": "user", "content": told}]
         return {"model": self.model, "messages": content, "stream": self.stream, **more}
 
@@ -106,6 +116,9 @@ def mix(count: int, seed: int) -> list[Call]:
             model = "alpha"
         if model == "sprout":
             do = "leave" if do == "leave" else "ok"
+        if do == "ok" and chance.random() < 0.08:
+            calls.append(_kept(seed, at, chance))
+            continue
         leaves = do in ("leave", "busy")
         tokens = chance.randint(2, 12)
         if leaves:
@@ -127,6 +140,19 @@ def mix(count: int, seed: int) -> list[Call]:
         if do == "leave" and model != "sprout":
             calls[-1] = replace_leave(calls[-1])
     return calls
+
+
+def _kept(seed: int, at: int, chance: random.Random) -> Call:
+    """One of a few calls that come again and again."""
+    number = chance.randrange(5)
+    return Call(
+        mark=f"{seed}-{at}",
+        model="kept",
+        do="ok",
+        tokens=3 + number,
+        stream=chance.random() < 0.5,
+        same=f"{seed}-kept-{number}",
+    )
 
 
 def replace_leave(call: Call) -> Call:
@@ -242,8 +268,9 @@ def compare(
         sums = billed.setdefault((item.mark, item.model), [0, 0, 0])
         for at, tokens in enumerate((item.prompt, item.cached, item.completion)):
             sums[at] += tokens
+    found.wrong += _compare_kept(rows, calls, done, billed)
     for call in calls:
-        if call.model == "sprout" or call.mark not in done.ids:
+        if call.model in ("sprout", "kept") or call.mark not in done.ids:
             continue
         for model in (ALPHA, BETA, GAMMA):
             legs = by_request.get((done.ids[call.mark], model), [])
@@ -270,6 +297,31 @@ def compare(
                 if ours != theirs:
                     found.wrong.append(f"{call} at {model}: ledger {ours}, bill {theirs}")
     return found
+
+
+def _compare_kept(
+    rows: Sequence[LegRow],
+    calls: Sequence[Call],
+    done: Done,
+    billed: Mapping[tuple[str, str], list[int]],
+) -> list[str]:
+    """What a cache answered is in nobody's bill: what was asked is booked, never less.
+
+    Not of the calls that a crash took along, whose ids nobody has.
+    """
+    ours: dict[str, list[int]] = {}
+    same = {done.ids[call.mark]: call.same for call in calls if call.same and call.mark in done.ids}
+    for row in rows:
+        if row.request in same and row.upstream == BETA:
+            sums = ours.setdefault(same[row.request], [0, 0, 0])
+            for at, tokens in enumerate((row.prompt, row.cached, row.completion)):
+                sums[at] += tokens
+    return [
+        f"kept {mark}: ledger {sums}, bill {billed.get((mark, BETA))}"
+        for mark, sums in ours.items()
+        if not mark.startswith("2-")
+        and any(a < b for a, b in zip(sums, billed.get((mark, BETA), [0] * 3), strict=True))
+    ]
 
 
 def in_flight(call: Call) -> int:

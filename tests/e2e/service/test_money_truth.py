@@ -94,6 +94,12 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int) -> None:
         assert not report.wrong, report.wrong[:5]
         assert report.exact > 5 * report.bounded > 0
         check_costs(provider, rows, ended, done)
+        with contextlib.closing(sqlite3.connect(database)) as connection:
+            [hits] = connection.execute(
+                "SELECT count(*) FROM transactions WHERE cache = 'hit' AND calls = 0 "
+                "AND cost_nanousd = 0"
+            ).fetchone()
+        assert hits > count // 40
         verified = json.loads(headrace(again, "ledger", "verify", "--json"))
         assert verified["findings"] == []
         assert (verified["reserved_nanousd"], verified["leased"]) == (0, 0)
