@@ -25,9 +25,10 @@ running (`bench/proxies.py`). headrace checks keys, holds and settles under five
 request and keeps its trace, in SQLite inside the process; LiteLLM checks its master key, Portkey
 nothing. What counts is what arrived by processor time of the gateway's own processes; figures are
 medians of the rounds, ratios headrace's figure over the peer's. headrace asks the provider as the
-client asked (`stream_always = false`). Streams are of 50 chunks, 10 ms apart; at so few chunks a second most of the work is
-waking up for each, which costs all gateways the same. LiteLLM cannot keep up with 128 streams at
-once: its figure there is of a server that falls behind, and so is the ratio.
+client asked (`stream_always = false`). Streams are of 50 chunks, 10 ms apart; at so few chunks a
+second most of the work is waking up for each, which costs all gateways the same. LiteLLM cannot
+keep up with 128 streams at once: its figure there is of a server that falls behind, and so is the
+ratio.
 
 """
 

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from databases import KINDS, fresh, fresh_url
 from headrace.errors import ConfigError, StoreUnavailable
-from headrace.store import migrate
+from headrace.store import migrate, trace_tables
 from headrace.store.database import Database
 from headrace.store.tables import meta, metadata
 
@@ -20,6 +20,7 @@ from headrace.store.tables import meta, metadata
 async def test_migrations_make_the_declared_tables(kind: str, tmp_path: Path) -> None:
     def differences(connection: Connection) -> list[object]:
         context = MigrationContext.configure(connection)
+        assert trace_tables.traces.metadata is metadata  # imported, so that they are declared
         return list(compare_metadata(context, metadata))
 
     async with fresh(kind, tmp_path) as database, database.engine.connect() as connection:
