@@ -70,10 +70,10 @@ def test_neighbours_of_one_length_share_a_call_and_are_blind_all_the_same(
 
 def _attended(given: list[Tensor], doc_T: Tensor, window: int | None) -> list[Tensor]:
     """Of q, k, v and the output's gradient: the output and the gradients of q, k, v."""
-    *leaves, weight = (part.clone().requires_grad_() for part in given)
-    found = packed_attention(*leaves, plan_packed(doc_T), window)
-    found.backward(weight.detach())
-    return [found.detach(), *(leaf.grad for leaf in leaves if leaf.grad is not None)]
+    q, k, v = (part.clone().requires_grad_() for part in given[:3])
+    found = packed_attention(q, k, v, plan_packed(doc_T), window)
+    found.backward(given[3])
+    return [found.detach(), *(leaf.grad for leaf in (q, k, v) if leaf.grad is not None)]
 
 
 def test_packed_nothing() -> None:
