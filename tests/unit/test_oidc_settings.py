@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import pytest
 
-from headrace import app
+from headrace.app import serving
 from headrace.config import Settings, load, with_value
 from headrace.errors import ConfigError
 
@@ -46,7 +46,7 @@ def test_nobody_logs_in_where_no_key_is_asked_for(control: Any, host: str, text:
     with socket.socket() as listener:
         listener.bind((host, 0))
         with pytest.raises(ConfigError, match=text):
-            app._door(_settings(), control, listener)
+            serving.people_door(_settings(), control, listener)
 
 
 def test_the_address_that_browsers_have_must_be_known() -> None:
@@ -55,7 +55,7 @@ def test_the_address_that_browsers_have_must_be_known() -> None:
     with socket.socket() as listener:
         listener.bind(("0.0.0.0", 0))
         with pytest.raises(ConfigError, match=r"oidc\.public_url"):
-            app._door(_settings(), cast("Any", control), listener)
+            serving.people_door(_settings(), cast("Any", control), listener)
 
 
 def test_a_secret_is_never_in_the_settings_themselves() -> None:
@@ -65,7 +65,7 @@ def test_a_secret_is_never_in_the_settings_themselves() -> None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         with pytest.raises(ConfigError, match="env:NAME") as raised:
-            app._door(settings, cast("Any", control), listener)
+            serving.people_door(settings, cast("Any", control), listener)
     assert "hunter2" not in raised.value.message
 
 
