@@ -1,15 +1,17 @@
 """`headrace audit`: who changed what, when; straight from the store."""
 
 import time
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
-from rich.table import Table
 
 from headrace.cli import stored
-from headrace.cli.report import console, emit_json
+from headrace.cli.report import emit_json
+from headrace.cli.sheet import show_rows
 from headrace.cli.stored import run, when
-from headrace.store.audit import MOST, Wanted, entries
+from headrace.store.audit import MOST, Entry, Wanted, entries
+
+_A_MOMENT_S = 10**9  # longer than any duration: a Unix time
 
 
 def audit(
@@ -38,16 +40,35 @@ def audit(
     if as_json:
         emit_json([entry._asdict() for entry in found])
         return
-    table = Table("when (UTC)", "who", "by", "did", "to", "team", "detail")
-    for entry in found:
-        detail = ", ".join(f"{name} {value}" for name, value in entry.detail.items() if value)
-        table.add_row(
-            when(entry.at_s),
-            entry.actor,
-            entry.via,
-            entry.action,
-            entry.subject,
-            entry.team or entry.org,
-            detail,
-        )
-    console().print(table)
+    show_rows(
+        ("when (UTC)", "who", "by", "did", "to", "team", "detail"),
+        [
+            (
+                when(entry.at_s),
+                entry.actor,
+                entry.via,
+                entry.action,
+                entry.subject,
+                entry.team or entry.org,
+                detail_of(entry),
+            )
+            for entry in found
+        ],
+        whole=("to",),
+    )
+
+
+def detail_of(entry: Entry) -> str:
+    """What the other columns do not say already, as people write it."""
+    said = {entry.subject, entry.org, entry.team, entry.at_s}
+    parts: list[str] = []
+    for name, value in entry.detail.items():
+        if not value or (not isinstance(value, list | dict) and value in said):
+            continue
+        if isinstance(value, list):
+            parts.append(f"{name} {' '.join(map(str, cast('list[object]', value)))}")
+        elif name.endswith("_s") and isinstance(value, int) and value > _A_MOMENT_S:
+            parts.append(f"{name[:-2]} {when(value)}")
+        else:
+            parts.append(f"{name} {value}")
+    return ", ".join(parts)

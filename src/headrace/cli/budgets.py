@@ -6,13 +6,14 @@ from decimal import Decimal, InvalidOperation
 from typing import Annotated
 
 import typer
-from rich.table import Table
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from headrace.cli.report import console, emit_json
+from headrace.cli.report import emit_json
+from headrace.cli.sheet import show_rows
 from headrace.cli.stored import dollars, note, run, when
 from headrace.errors import UserError
 from headrace.gateway.prices import nanousd
+from headrace.gateway.slices import shown
 from headrace.store import identity, limits
 from headrace.store.limits import Limit, Unit
 from headrace.store.spend import standings
@@ -65,7 +66,7 @@ def set_(
         return made
 
     made = run(ctx, work)
-    typer.echo(f"limit {made.id}: {subject}, {_shown(made.unit, made.amount)} a {made.window}")
+    typer.echo(f"limit {made.id}: {subject}, {said(made)}")
 
 
 @budgets.command("list")
@@ -95,17 +96,21 @@ def list_(
             ]
         )
         return
-    table = Table("limit", "who", "window", "amount", "spent", "lent", "lost", "until")
-    for s in found:
-        unit = s.limit.unit
-        table.add_row(
-            str(s.limit.id),
-            f"{s.limit.scope}:{s.limit.subject}",
-            s.limit.window,
-            *(_shown(unit, value) for value in (s.limit.amount, s.spent, s.leased, s.lost)),
-            "" if s.ends_s >= FOREVER_S else when(s.ends_s),
-        )
-    console().print(table)
+    show_rows(
+        ("limit", "who", "window", "amount", "spent", "lent", "lost", "until (UTC)"),
+        [
+            (
+                str(s.limit.id),
+                f"{s.limit.scope}:{s.limit.subject}",
+                s.limit.window,
+                _most(s.limit),
+                *(_bare(s.limit.unit, value) for value in (s.spent, s.leased, s.lost)),
+                "" if s.ends_s >= FOREVER_S else when(s.ends_s),
+            )
+            for s in found
+        ],
+        whole=("limit",),
+    )
 
 
 @budgets.command()
@@ -149,5 +154,23 @@ def _amount(unit: Unit, text: str) -> int:
     return int(value)
 
 
-def _shown(unit: Unit, amount: int) -> str:
-    return dollars(amount) if unit is Unit.MONEY else f"{amount} {unit.value}"
+def _bare(unit: Unit, amount: int) -> str:
+    return dollars(amount) if unit is Unit.MONEY else str(amount)
+
+
+def _most(limit: Limit) -> str:
+    if limit.unit is Unit.CONCURRENCY:
+        return f"{limit.amount} at once"
+    return shown(limit.unit, limit.amount)
+
+
+def said(limit: Limit) -> str:
+    """A limit in words."""
+    amount = _most(limit)
+    if limit.unit is Unit.CONCURRENCY:
+        return amount
+    if limit.window == "total":
+        return f"{amount} in all"
+    if limit.window.startswith("rolling:"):
+        return f"{amount} in any {limit.window.removeprefix('rolling:')} s"
+    return f"{amount} a {limit.window}"

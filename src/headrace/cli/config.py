@@ -3,10 +3,10 @@
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from headrace import app
-from headrace.cli.report import console, emit_json, settings, settings_file
+from headrace.cli.report import emit_json, settings, settings_file
+from headrace.cli.sheet import show_rows
 from headrace.config import as_dict, is_live
 
 config = typer.Typer(no_args_is_help=True, help="Settings: whether they hold, where they are from.")
@@ -46,10 +46,19 @@ def show(
     if as_json:
         emit_json(rows)
         return
-    table = Table("setting", "value", "from", "changes")
-    for key, row in rows.items():
-        live = "while it runs" if row["live"] else "at a restart"
-        table.add_row(key, repr(row["value"]), str(row["origin"]), live)
-    console().print(table)
     if not rows:
         typer.echo("every setting has its default; --all shows them")
+        return
+    show_rows(
+        ("setting", "value", "from", "changes"),
+        [
+            (
+                key,
+                repr(row["value"]),
+                str(row["origin"]),
+                "while it runs" if row["live"] else "at a restart",
+            )
+            for key, row in rows.items()
+        ],
+        whole=("setting",),
+    )

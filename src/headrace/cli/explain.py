@@ -4,11 +4,11 @@ import asyncio
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from headrace import app
 from headrace.cli.report import console, emit_json, settings
+from headrace.cli.sheet import show_rows
 from headrace.cli.stored import dollars, when
 from headrace.errors import NotFound
 from headrace.gateway.explanation import explanation
@@ -67,10 +67,13 @@ def show_explanation(found: dict[str, Any], *, as_json: bool) -> None:
     )
     cost = found["cost"]["nanousd"]
     out.print("no ledger" if cost is None else f"cost {dollars(cost)}", markup=False)
-    for title, rows in (
-        ("decisions", [(n["hop"], n["text"], _facts(n["facts"])) for n in found["decisions"]]),
+    for columns, rows in (
         (
-            "calls",
+            ("decision", "why", "with"),
+            [(n["hop"], n["text"], _facts(n["facts"])) for n in found["decisions"]],
+        ),
+        (
+            ("call to", "model", "outcome"),
             [
                 (
                     leg["provider"] or "local",
@@ -81,7 +84,7 @@ def show_explanation(found: dict[str, Any], *, as_json: bool) -> None:
             ],
         ),
         (
-            "parameters",
+            ("parameter", "value", "from"),
             [
                 (name, str(each["value"]), each["origin"])
                 for name, each in found["parameters"].items()
@@ -89,7 +92,7 @@ def show_explanation(found: dict[str, Any], *, as_json: bool) -> None:
             ],
         ),
         (
-            "spans",
+            ("span", "from", "to"),
             [
                 (s["name"], f"{s['start_s'] * 1e3:.2f} ms", f"{s['end_s'] * 1e3:.2f} ms")
                 for s in found["spans"]
@@ -97,10 +100,9 @@ def show_explanation(found: dict[str, Any], *, as_json: bool) -> None:
         ),
     ):
         if rows:
-            table = Table(title, "", "", title_justify="left")
-            for row in rows:
-                table.add_row(*row)
-            out.print(table)
+            out.print()
+            show_rows(columns, rows)
+    out.print()
     out.print(f"content: {found['content']}", markup=False)
     for name in ("prompt", "answer"):
         if found[name] is not None:

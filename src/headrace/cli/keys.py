@@ -4,10 +4,10 @@ import time
 from typing import Annotated
 
 import typer
-from rich.table import Table
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from headrace.cli.report import console, emit_json
+from headrace.cli.report import emit_json
+from headrace.cli.sheet import show_rows
 from headrace.cli.stored import instant, note, run, when
 from headrace.store.identity import (
     DEFAULT,
@@ -90,25 +90,28 @@ def list_(
     if as_json:
         emit_json([as_row(key) for key in found])
         return
-    table = Table("id", "token", "name", "org", "team", "user", "role", "only for", "ends")
+    rows: list[tuple[str, ...]] = []
     now_s = time.time()
     for key in found:
         only = sorted(key.models | key.routes | key.features)
         only += [f"data class {key.data_class}"] if key.data_class else []
         ends = [at for at in (key.expires_s, key.revoked_s) if at is not None]
         state = when(min(ends)) if ends else ""
-        table.add_row(
-            key.id,
-            f"{key.prefix}…" if key.prefix else "",
-            key.name,
-            key.org,
-            key.team,
-            key.user or "",
-            key.role.value,
-            ", ".join(only),
-            state if key.live(now_s) else f"ended {state}",
+        rows.append(
+            (
+                key.id,
+                f"{key.prefix}…" if key.prefix else "",
+                key.name,
+                key.org,
+                key.team,
+                key.user or "",
+                key.role.value,
+                ", ".join(only),
+                state if key.live(now_s) else f"ended {state}",
+            )
         )
-    console().print(table)
+    columns = ("id", "token", "name", "org", "team", "user", "role", "only for", "ends")
+    show_rows(columns, rows, whole=("id", "token"))
 
 
 @keys.command()

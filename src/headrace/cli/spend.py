@@ -9,16 +9,16 @@ from decimal import Decimal, InvalidOperation
 from typing import Annotated
 
 import typer
-from rich.table import Table
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from headrace.cli.report import console, emit_json
+from headrace.cli.report import emit_json
+from headrace.cli.sheet import show_rows
 from headrace.cli.stored import dollars, instant, note, run, when
 from headrace.errors import UserError
 from headrace.gateway import focus
 from headrace.gateway.prices import Override, nanousd, overrides, remove_overrides, set_override
 from headrace.gateway.slices import shown
-from headrace.store.forecast import forecasts
+from headrace.store.forecast import Forecast, forecasts
 from headrace.store.spend import Line
 from headrace.store.spend import spend as lines_of
 
@@ -69,12 +69,14 @@ def show(
         writer.writeheader()
         writer.writerows(rows)
         return
-    table = Table(*names, "requests", "prompt", "cached", "completion", "cost")
-    for row in rows:
-        *counts, cost = (row[name] for name in Line._fields[1:])
-        shown = [str(row[name]) for name in names] + [str(count) for count in counts]
-        table.add_row(*shown, dollars(int(cost)))
-    console().print(table)
+    show_rows(
+        (*names, "requests", "prompt", "cached", "completion", "cost"),
+        [
+            (*(str(row[name]) for name in columns[:-1]), dollars(int(row[columns[-1]])))
+            for row in rows
+        ],
+        whole=("key",),
+    )
 
 
 @spend.command()
@@ -87,19 +89,10 @@ def forecast(
     if as_json:
         emit_json([{**item._asdict(), "limit": asdict(item.limit)} for item in found])
         return
-    table = Table("who", "window", "limit", "spent", "a day", "at its end", "used up")
-    for item in found:
-        unit = item.limit.unit
-        table.add_row(
-            f"{item.limit.scope}:{item.limit.subject}",
-            item.limit.window,
-            shown(unit, item.limit.amount),
-            shown(unit, item.spent),
-            "too early" if item.pace_per_day is None else shown(unit, item.pace_per_day),
-            "" if item.at_end is None else shown(unit, item.at_end),
-            "" if item.used_up_s is None else when(item.used_up_s),
-        )
-    console().print(table)
+    show_rows(
+        ("who", "window", "limit", "spent", "a day", "at its end", "used up"),
+        [_forecast(item) for item in found],
+    )
 
 
 @spend.command()
@@ -150,11 +143,33 @@ def prices(
     if as_json:
         emit_json([item._asdict() for item in found])
         return
-    table = Table("model", "from", "input", "cached", "output", title="a million tokens")
-    for item in found:
-        rates = (item.input_nanousd, item.cached_nanousd, item.output_nanousd)
-        table.add_row(item.model, when(item.effective_s), *map(dollars, rates))
-    console().print(table)
+    show_rows(
+        ("model", "from", "input", "cached", "output"),
+        [
+            (
+                item.model,
+                when(item.effective_s),
+                dollars(item.input_nanousd),
+                dollars(item.cached_nanousd),
+                dollars(item.output_nanousd),
+            )
+            for item in found
+        ],
+        title="a million tokens",
+    )
+
+
+def _forecast(item: Forecast) -> tuple[str, ...]:
+    unit = item.limit.unit
+    return (
+        f"{item.limit.scope}:{item.limit.subject}",
+        item.limit.window,
+        shown(unit, item.limit.amount),
+        shown(unit, item.spent),
+        "too early" if item.pace_per_day is None else shown(unit, item.pace_per_day),
+        "" if item.at_end is None else shown(unit, item.at_end),
+        "" if item.used_up_s is None else when(item.used_up_s),
+    )
 
 
 def _row(names: list[str], line: Line) -> dict[str, str | int]:

@@ -4,11 +4,11 @@ import time
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from headrace.cli.report import console, emit_json
+from headrace.cli.report import emit_json
+from headrace.cli.sheet import show_rows
 from headrace.cli.stored import note, run
 from headrace.errors import UserError
 from headrace.store import identity
@@ -146,7 +146,7 @@ def list_(
     if as_json:
         emit_json([{"org": team.org, "team": team.id, "users": members[team.id]} for team in found])
         return
-    table = Table("org", "team", "users")
-    for team in found:
-        table.add_row(team.org, team.id, ", ".join(members[team.id]))
-    console().print(table)
+    show_rows(
+        ("org", "team", "users"),
+        [(team.org, team.id, ", ".join(members[team.id])) for team in found],
+    )

@@ -8,12 +8,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Annotated, Any, TypeVar
 
 import typer
-from rich.table import Table
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from headrace import app
 from headrace.cli.explain import explain_stored, show_explanation
-from headrace.cli.report import console, emit_json, settings
+from headrace.cli.report import emit_json, settings
+from headrace.cli.sheet import show_rows
 from headrace.cli.stored import dollars, instant, note, when
 from headrace.errors import UserError
 from headrace.store import traces as store
@@ -70,23 +70,23 @@ def list_(
     if as_json:
         emit_json([_row(row) for row in rows])
         return
-    table = Table("when")
-    table.add_column("id", no_wrap=True)  # to be copied
-    for title in ("team", "model", "status", "finish", "ms", "tokens", "cost"):
-        table.add_column(title)
-    for row in rows:
-        table.add_row(
-            when(row.created_s),
-            row.id,
-            row.team,
-            row.model,
-            str(row.status),
-            row.finish,
-            f"{row.duration_us / 1000:.0f}",
-            f"{row.prompt_tokens}+{row.completion_tokens}",
-            dollars(row.cost_nanousd),
-        )
-    console().print(table)
+    show_rows(
+        ("when", "id", "team", "model", "answer", "ms", "tokens", "cost"),
+        [
+            (
+                when(row.created_s),
+                row.id,
+                row.team,
+                row.model,
+                f"{row.status} {row.finish}",
+                f"{row.duration_us / 1000:.0f}",
+                f"{row.prompt_tokens}+{row.completion_tokens}",
+                dollars(row.cost_nanousd),
+            )
+            for row in rows
+        ],
+        whole=("id",),
+    )
 
 
 @traces.command()
@@ -174,12 +174,7 @@ def policy_list(ctx: typer.Context, as_json: JsonOption = False) -> None:
     if as_json:
         emit_json([each._asdict() for each in found])
         return
-    table = Table("whose", "content kept", "days")
-    for each in found:
-        rate = "as above" if each.content_ppm is None else f"{each.content_ppm / 10_000:g} %"
-        days = "as above" if each.retention_days is None else str(each.retention_days)
-        table.add_row(f"{each.scope}:{each.subject}", rate, days)
-    console().print(table)
+    show_rows(("whose", "content kept", "days"), [_policy(each) for each in found])
 
 
 @policy.command("set")
@@ -206,6 +201,17 @@ def policy_set(
         await bump(connection)
 
     _run(ctx, lambda s: s.main.write(work))
+    whose, content, days = _policy(wanted)
+    typer.echo(f"{whose}: content kept {content}, days {days}")
+
+
+def _policy(policy: Policy) -> tuple[str, str, str]:
+    ppm, days = policy.content_ppm, policy.retention_days
+    return (
+        f"{policy.scope}:{policy.subject}",
+        "as above" if ppm is None else f"{ppm / 10_000:g} %",
+        "as above" if days is None else str(days),
+    )
 
 
 def _run(ctx: typer.Context, work: Callable[[app.TraceStores], Awaitable[T]]) -> T:

@@ -93,7 +93,8 @@ def used_of(unit: Unit, usage: Usage, cost: int) -> int:
 def shown(unit: Unit, amount: int) -> str:
     """An amount for people, exactly."""
     if unit is Unit.MONEY:
-        return f"${amount // 10**9}.{amount % 10**9:09d}"
+        whole, fraction = divmod(amount, 10**9)
+        return f"${whole}.{f'{fraction:09d}'.rstrip('0'):0<2}"
     return f"{amount} {unit.value.replace('_', ' ')}"
 
 
