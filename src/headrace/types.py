@@ -487,7 +487,8 @@ class Started:
     created_s: int
     prompt_tokens: int
     prompt_ids: tuple[int, ...] = ()
-    seed: int = 0
+    seed: int | None = None
+    """What was drawn or asked for; None where a provider does not say."""
     system_fingerprint: str = ""
     prompt_logprobs: tuple[TokenText | None, ...] | None = None
 

@@ -156,7 +156,7 @@ async def _serve(
             await serving
         elif starting is None or starting.done():
             new_key = None if control is None else control.new_key
-            say(_welcome(settings, listener, _shown_name(live.services), new_key))
+            say(_welcome(settings, listener, live.services, new_key))
             await serving
         if starting is not None and starting.done():
             await starting
@@ -231,14 +231,22 @@ def _shown_name(services: "Services") -> str:
     return next(iter([*services.models, *services.embedders]))
 
 
+def _names(services: "Services") -> str:
+    names = [*services.models, *services.embedders]
+    return f"{', '.join(names[:5])}{f' and {len(names) - 5} more' if len(names) > 5 else ''}"
+
+
 def _url(host: str, port: int) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def _welcome(settings: Settings, listener: socket.socket, name: str, new_key: str | None) -> str:
+def _welcome(
+    settings: Settings, listener: socket.socket, services: "Services", new_key: str | None
+) -> str:
+    name = _shown_name(services)
     host, port = listener.getsockname()[:2]
     url = _url(host, port)
-    lines = [f"headrace {__version__} serves {name} at {url}", ""]
+    lines = [f"headrace {__version__} serves {_names(services)} at {url}", ""]
     shown = "-"
     if new_key is not None:
         shown = new_key

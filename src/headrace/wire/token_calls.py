@@ -110,6 +110,6 @@ def _model(card: ModelCard) -> dict[str, Any]:
         "object": "model",
         "created": card.created_s,
         "owned_by": "headrace",
-        "max_model_len": card.context_tokens,
+        "max_model_len": card.context_tokens or None,  # 0: nobody said
         "system_fingerprint": card.fingerprint or None,
     }

@@ -103,6 +103,20 @@ def test_train_then_check(capsys: pytest.CaptureFixture[str]) -> None:
     assert "assist: the request uses assist (no rule matches" in capsys.readouterr().out
 
 
+def test_rules_see_the_default_data_class_as_a_service_does(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    settings = Path("headrace.toml")
+    rule = '[[routes.large.rules]]\nname = "inner"\ndata_class = ["internal"]\nuse = "small"\n'
+    classes = '[data_classes.internal]\n[routing]\ndefault_data_class = "internal"\n'
+    settings.write_text(settings.read_text().replace('classifier = "made"', "") + rule + classes)
+    settings.write_text(settings.read_text().replace('label = ["smalltalk"]', 'text = "thanks"'))
+    request = {"model": "large", "messages": [{"role": "user", "content": "x"}]}
+    Path("request.json").write_text(json.dumps(request))
+    assert run("route", "check", "request.json") == 0
+    assert "uses small (rule 'inner'" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

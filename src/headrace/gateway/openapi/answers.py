@@ -89,7 +89,7 @@ CHAT = record(
             1,
         ),
         "usage": _USAGE,
-        "seed": WHOLE,
+        "seed": nullable(WHOLE),
     },
     {"prompt_token_ids": some(COUNT), "prompt_logprobs": _PROMPT_LOGPROBS},
 )
@@ -109,7 +109,7 @@ COMPLETION = record(
             1,
         ),
         "usage": _USAGE,
-        "seed": WHOLE,
+        "seed": nullable(WHOLE),
     }
 )
 
@@ -233,7 +233,7 @@ MODEL = record(
         "object": one("model"),
         "created": COUNT,
         "owned_by": TEXT,
-        "max_model_len": COUNT,
+        "max_model_len": nullable(COUNT),
         "system_fingerprint": _MAYBE_TEXT,
     }
 )

@@ -1,7 +1,7 @@
 """Which way a request would go, and why, without sending it: the same rules on the same facts."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from headrace.config import Settings
 from headrace.errors import ModelNotFound
@@ -62,7 +62,9 @@ async def explain(
         InvalidParameter: An unknown data class.
     """
     residency = Residency.of(settings)
-    residency.classes_of(request.caller.data_classes, None)
+    caller = request.caller
+    classes = residency.classes_of(caller.data_classes, None)
+    request = replace(request, caller=replace(caller, data_classes=classes))
     composer = Composer(settings.routes, _leaves(settings, local))
     names = [*([local] if local else []), *settings.routes]
     cores = {name: composer.chain(name) for name in names}
