@@ -79,7 +79,7 @@ class Cached:
         scope = replace(self._scope, snapshot=self._snapshot(request))
         id = answer_id(request, scope)
         for attempt in range(1, _TRIES + 1):
-            call, leads = self._call(request, id)
+            call = self._call(request, id)
             spoken = False
             try:
                 async with closing(call.read(request)) as events:
@@ -90,8 +90,10 @@ class Cached:
                         yield event
                     return
             except HeadraceError as error:
-                if leads or spoken or error is not call.error or attempt == _TRIES:
+                if spoken or error is not call.error or attempt == _TRIES:
                     raise
+                if call.pays(request.trail):
+                    raise  # its own call: it led, or whoever did has left
                 request.trail.note(
                     "cache",
                     f"the call that was read along failed ({error.message[:200]}); asked anew",
@@ -104,13 +106,13 @@ class Cached:
             return "answers of this data class are not kept"
         return why_not(request, any_sampling=self._policy.any_sampling)
 
-    def _call(self, request: ChatRequest, id: str) -> tuple[Call, bool]:
-        """The running call of that name, or a new one; and whether it is new."""
+    def _call(self, request: ChatRequest, id: str) -> Call:
+        """The running call of that name, or a new one."""
         calls = self._shelf.calls
         refresh = request.trail.cache_asked == REFRESH
         running = calls.get(id)
         if running is not None and not refresh:
-            return running, False
+            return running
 
         def source(call: Call) -> AsyncIterator[Event]:
             return self._answer(call, request, id, refresh=refresh)
@@ -121,7 +123,7 @@ class Cached:
 
         made = Call(request, source, ended=ended)
         calls[id] = made
-        return made, True
+        return made
 
     async def _answer(
         self, call: Call, request: ChatRequest, id: str, *, refresh: bool
@@ -133,7 +135,9 @@ class Cached:
             for event in kept.events:
                 yield event
             return
-        async with closing(self._backend.stream(replace(request, trail=call.trail))) as events:
+        # Every reader minds its own deadline; the leader's must not end what others read on.
+        shared = replace(request, trail=call.trail, deadline_s=None)
+        async with closing(self._backend.stream(shared)) as events:
             async for event in events:
                 yield event
         call.kept = tuple(call.trail.legs)

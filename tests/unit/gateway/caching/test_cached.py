@@ -10,7 +10,7 @@ import pytest
 
 from databases import KINDS, fresh
 from headrace.config import CacheSettings, DataClassSettings
-from headrace.errors import DeadlineExceeded, UpstreamError
+from headrace.errors import DeadlineExceeded, ServiceError, UpstreamError
 from headrace.gateway.caching.cached import Cached, CachePolicy
 from headrace.gateway.caching.key import Scope
 from headrace.gateway.caching.shelf import Shelf, open_shelf
@@ -207,6 +207,17 @@ async def test_a_stampede_makes_one_call_and_one_pays() -> None:
     assert crowd[1].trail.kept == tuple(crowd[0].trail.legs)
 
 
+async def test_a_burst_is_one_readers_bill_however_late_the_others_look() -> None:
+    backend = counting()  # everything comes at once: the leader has left before the others look
+    cache = cached(backend)
+    crowd = [request(id=f"r{at}") for at in range(4)]
+    texts = await asyncio.gather(*(answer(cache.stream(one)) for one in crowd))
+    assert texts == ["answer 1"] * 4
+    assert len(backend.requests) == 1
+    assert [len(one.trail.legs) for one in crowd] == [1, 0, 0, 0]
+    assert [one.trail.cache for one in crowd] == ["miss", "hit", "hit", "hit"]
+
+
 async def test_who_leads_may_leave_and_who_stays_pays() -> None:
     backend = counting(pause_s=0.02)
     cache = cached(backend)
@@ -293,6 +304,101 @@ async def test_each_has_a_deadline_of_its_own() -> None:
     with pytest.raises(DeadlineExceeded, match=r"deadline of 0\.01 s"):
         await answer(cache.stream(replace(request(), deadline_s=0.01)))
     assert await patient == "answer 1"
+
+
+async def test_the_leaders_deadline_is_not_the_calls() -> None:
+    backend = counting(pause_s=0.1)
+    cache = cached(backend)
+    hurried = asyncio.create_task(answer(cache.stream(replace(request(), deadline_s=0.15))))
+    await asyncio.sleep(0)
+    patient = request()
+    assert await answer(cache.stream(patient)) == "answer 1"
+    with pytest.raises(DeadlineExceeded):
+        await hurried
+    assert [one.deadline_s for one in backend.requests] == [None]
+    assert len(patient.trail.legs) == 1
+
+
+async def test_who_came_to_pay_for_a_call_that_fails_has_had_its_call() -> None:
+    tries = 0
+
+    def script(asked: ChatRequest | CompletionRequest) -> Iterable[Step]:
+        nonlocal tries
+        tries += 1
+        return [Pause(seconds=0.05), UpstreamError("gone")] if tries == 1 else reply(asked)
+
+    cache = cached(ScriptedBackend(script))
+    leader, heir, other = request(), request(), request()
+    leading, *rest = (asyncio.create_task(answer(cache.stream(r))) for r in (leader, heir, other))
+    await asyncio.sleep(0.01)
+    leading.cancel()
+    got = await asyncio.gather(*rest, return_exceptions=True)
+    assert isinstance(got[0], UpstreamError)
+    assert got[1] == "Hello, world"
+    assert [len(one.trail.legs) for one in (leader, heir, other)] == [0, 1, 1]
+
+
+async def test_who_comes_while_the_last_reader_cuts_the_call_asks_anew() -> None:
+    tries = 0
+
+    class Slow:
+        """Takes its time to clean up, as a connection that is closed does."""
+
+        async def stream(self, request: ChatRequest) -> AsyncGenerator[Event]:
+            nonlocal tries
+            tries += 1
+            cut = tries == 1
+            try:
+                for step in reply(request):
+                    assert not isinstance(step, Pause | BaseException)
+                    yield step
+                    await asyncio.sleep(30 if cut else 0)
+            finally:
+                await asyncio.sleep(0.01)
+
+    cache = Cached(
+        Metered("p", "model", Slow()), Shelf(None, CacheSettings()), CachePolicy(ttl_s=60), SCOPE
+    )
+    first, second = request(), request()
+    leaving = cache.stream(first)
+    await anext(leaving)
+    gone = asyncio.create_task(leaving.aclose())  # pyright: ignore - it is a generator
+    await asyncio.sleep(0)
+    assert await answer(cache.stream(second)) == "Hello, world"
+    await gone
+    assert tries == 2
+    assert [leg.outcome for leg in (*first.trail.legs, *second.trail.legs)] == ["abort", "stop"]
+    assert [len(first.trail.legs), len(second.trail.legs)] == [1, 1]
+
+
+async def test_a_call_that_is_cut_before_its_first_step_stands_in_nobodys_way() -> None:
+    backend, shelf = counting(), Shelf(None, CacheSettings())
+    cache = cached(backend, shelf)
+    reader = request()
+    reading = asyncio.create_task(answer(cache.stream(reader)))
+
+    async def cut() -> None:
+        [call] = shelf.calls.values()
+        call._task.cancel()
+
+    await asyncio.create_task(cut())  # its turn is before the call's
+    with pytest.raises(ServiceError, match="was cancelled"):
+        await asyncio.wait_for(reading, 5)
+    assert (backend.requests, reader.trail.legs) == ([], [])
+    assert await asyncio.wait_for(answer(cache.stream(request())), 5) == "answer 1"
+
+
+async def test_a_call_that_is_cancelled_from_outside_is_no_whole_answer() -> None:
+    shelf = Shelf(None, CacheSettings())
+    cache = cached(counting(pause_s=30), shelf)
+    reader = request()
+    reading = asyncio.create_task(answer(cache.stream(reader)))
+    await asyncio.sleep(0.01)
+    [call] = shelf.calls.values()
+    call._task.cancel()
+    with pytest.raises(ServiceError, match="was cancelled"):
+        await asyncio.wait_for(reading, 5)
+    assert [leg.outcome for leg in reader.trail.legs] == ["abort"]
 
 
 @contextlib.asynccontextmanager
