@@ -117,16 +117,16 @@ class Ledger:
         for _ in range(_TRIES):
             slices = self._slices_of(limits)
             wanted = amounts(slices, need, need.output_tokens)
-            if all(piece.free >= want for piece, want in zip(slices, wanted, strict=True)):
+            if _enough(slices, wanted):
                 return self._take(need, slices, wanted, need.output_tokens)
-            asks = self._asks(slices, wanted, need)
-            self._check_refused(asks, need)
-            refusal = await self._borrow(asks)
-            if refusal is not None:
-                least = next(a.least for a in asks if a.limit_id == refusal.limit_id)
-                until = time.monotonic() + _REFUSED_S
-                self._refusals[refusal.limit_id] = _Refused(refusal, least, until)
-                raise self._refused(refusal, need)
+            self._check_refused(self._asks(slices, wanted, need), need)
+            async with self._database_turn:
+                # Whoever was before us in the line may have borrowed enough for us too.
+                slices = self._slices_of(limits)
+                wanted = amounts(slices, need, need.output_tokens)
+                if _enough(slices, wanted):
+                    continue
+                await self._borrow(self._asks(slices, wanted, need), need)
             slices = self._slices_of(limits)
             output = min([need.output_tokens, *(affordable(s, need) for s in slices)])
             if output >= need.least_output:
@@ -377,26 +377,29 @@ class Ledger:
             )
         return asks
 
-    async def _borrow(self, asks: Sequence[Ask]) -> Refusal | None:
-        async with self._database_turn:
-            asked = time.monotonic()
+    async def _borrow(self, asks: Sequence[Ask], need: Need) -> None:
+        """Slices of all of these, in one's turn. Raises: As `hold`, where one has too little."""
+        self._check_refused(asks, need)
+        asked = time.monotonic()
 
-            async def work(connection: AsyncConnection) -> list[Grant] | Refusal:
-                await touch(connection, self._database, self._worker, lease_s=self._lease_s)
-                return await take(connection, self._worker, asks)
+        async def work(connection: AsyncConnection) -> list[Grant] | Refusal:
+            await touch(connection, self._database, self._worker, lease_s=self._lease_s)
+            return await take(connection, self._worker, asks)
 
-            answer = await self._write(work)
-            self._confirmed = asked
-            if isinstance(answer, Refusal):
-                return answer
-            for ask, grant in zip(sorted(asks, key=lambda a: a.limit_id), answer, strict=True):
-                for piece in (self._slices[ask.limit_id], *self._old):
-                    if piece.limit.id == ask.limit_id and piece.starts_s == ask.starts_s:
-                        piece.window_id = grant.window_id
-                        piece.free += grant.amount
-                        piece.used_s = asked
-                        break
-        return None
+        answer = await self._write(work)
+        self._confirmed = asked
+        if isinstance(answer, Refusal):
+            least = next(a.least for a in asks if a.limit_id == answer.limit_id)
+            until = time.monotonic() + _REFUSED_S
+            self._refusals[answer.limit_id] = _Refused(answer, least, until)
+            raise self._refused(answer, need)
+        for ask, grant in zip(sorted(asks, key=lambda a: a.limit_id), answer, strict=True):
+            for piece in (self._slices[ask.limit_id], *self._old):
+                if piece.limit.id == ask.limit_id and piece.starts_s == ask.starts_s:
+                    piece.window_id = grant.window_id
+                    piece.free += grant.amount
+                    piece.used_s = asked
+                    break
 
     def _take(
         self, need: Need, slices: Sequence[Slice], amounts: Sequence[int], output: int
@@ -440,3 +443,7 @@ class Ledger:
 
     def _refused(self, refusal: Refusal, need: Need) -> LimitExceeded:
         return refused(refusal, self._slices[refusal.limit_id], need, now_s=self._clock())
+
+
+def _enough(slices: Sequence[Slice], wanted: Sequence[int]) -> bool:
+    return all(piece.free >= want for piece, want in zip(slices, wanted, strict=True))

@@ -63,6 +63,25 @@ async def test_a_warm_slice_touches_no_database(tmp_path: Path) -> None:
             assert asked == []
 
 
+async def test_who_waits_for_a_loan_shares_it(tmp_path: Path) -> None:
+    async with fresh("sqlite", tmp_path) as database:
+        await limit(database, Unit.MONEY, 10**12)
+        async with opened(database, tmp_path / "j") as ledger:
+            asked: list[object] = []
+            real = database.write
+
+            def write(work: Any, **more: Any) -> Any:
+                asked.append(work)
+                return real(work, **more)
+
+            database.write = write
+            holds = await asyncio.gather(*(ledger.hold(need()) for _ in range(30)))
+            assert len(asked) == 1
+            for hold in holds:
+                ledger.settle(hold, usage(), finish="stop")
+        await checked(database)
+
+
 async def test_the_answer_is_clamped_to_what_is_left(tmp_path: Path) -> None:
     async with fresh("sqlite", tmp_path) as database:
         await limit(database, Unit.MONEY, 10 * 1000 + 7 * 4000 + 3999)
