@@ -11,6 +11,7 @@ wait in memory until they are read: at most its own `n` times `max_tokens` of th
 
 import asyncio
 import contextlib
+import logging
 import secrets
 import signal
 import socket
@@ -55,6 +56,7 @@ START_TIMEOUT_S = 600.0
 """Loading a large model from a cold disk; longer means that the worker hangs."""
 WAIT_S = 5.0
 """How long a new request waits for a worker that is being restarted."""
+_LOG = logging.getLogger("headrace.engine")
 _MOST_FAILED_STARTS = 3
 _LONGEST_BACKOFF_S = 5.0
 _STABLE_S = 30.0
@@ -406,8 +408,10 @@ class EngineClient:
             # The first start is somebody's command: it fails at once, with the reason.
             if failed and (self._info is None or failed >= _MOST_FAILED_STARTS):
                 self._error = error
+                _LOG.error("the engine is given up, %d starts failed: %s", failed, error.message)
                 self._become(EngineState.FAILED, error.message)
                 return
+            _LOG.warning("%s; it is started again (start %d)", error.message, self.restarts + 2)
             self._become(EngineState.STARTING, f"{error.message}; restarting")
             restarts = 0 if was_ready and loop.time() - began_s > _STABLE_S else restarts + 1
             if restarts > 1:
@@ -493,6 +497,8 @@ class EngineClient:
             case Ready():
                 link.ready = self._info = frame
                 if self._state is EngineState.STARTING:
+                    if self.restarts:
+                        _LOG.info("the engine is ready again, process %d", frame.pid)
                     self._become(EngineState.READY)
             case Fatal():
                 link.fatal = frame

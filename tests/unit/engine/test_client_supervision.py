@@ -147,7 +147,10 @@ async def test_closing_the_iterator_cancels(make: Make) -> None:
         assert await client.stats() == {"running": 0.0}
 
 
-async def test_kill_9_ends_requests_with_what_was_delivered(make: Make) -> None:
+async def test_kill_9_ends_requests_with_what_was_delivered(
+    make: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "headrace.engine")
     async with make() as client:
         first = client.info.pid
         events = client.generate((1, 2), sampling(10**6))
@@ -162,6 +165,11 @@ async def test_kill_9_ends_requests_with_what_was_delivered(make: Make) -> None:
         assert await tokens(client.generate((1,), sampling())) == [0, 1, 2]  # it waited
         await back(client)
         assert client.info.pid != first
+        said = [record.getMessage() for record in caplog.records]
+        assert said == [
+            "the engine's process was killed by SIGKILL; it is started again (start 2)",
+            f"the engine is ready again, process {client.info.pid}",
+        ]
 
 
 async def test_an_exit_in_a_step_is_a_death(make: Make) -> None:
@@ -234,7 +242,9 @@ async def test_a_start_that_crashes_is_a_death(make: Make, tmp_path: Path) -> No
         await make().start()
 
 
-async def test_restarts_stop_after_three_failures(make: Make, tmp_path: Path) -> None:
+async def test_restarts_stop_after_three_failures(
+    make: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     async with make() as client:
         (tmp_path / "mark").write_text("corrupt")
         os.kill(client.info.pid, signal.SIGKILL)
@@ -242,6 +252,9 @@ async def test_restarts_stop_after_three_failures(make: Make, tmp_path: Path) ->
             while client.state is not EngineState.FAILED:  # noqa: ASYNC110 - a test looks from outside
                 await asyncio.sleep(0.02)
         assert client.restarts == 3
+        last = caplog.records[-1]
+        assert (last.levelname, last.name) == ("ERROR", "headrace.engine")
+        assert "given up, 3 starts failed: the file is torn" in last.getMessage()
         with pytest.raises(NotReady, match="torn"):
             await tokens(client.generate((1,), sampling()))
 
