@@ -107,13 +107,22 @@ def most_tokens(request: ChatRequest) -> int:
         total += _FRAME_TOKENS
         for part in message.parts:
             match part:
-                case TextPart() | ReasoningPart() | ToolResultPart() | DocumentPart():
+                case TextPart() | ReasoningPart() | ToolResultPart():
                     total += len(part.text.encode())
+                case DocumentPart():
+                    total += len(part.text.encode()) + _unread(part)
                 case ToolCallPart():
                     total += _FRAME_TOKENS + len(f"{part.name}{part.arguments}".encode())
                 case ImagePart() | AudioPart():
                     total += _MEDIA_TOKENS
     return total
+
+
+def _unread(part: DocumentPart) -> int:
+    """Of a file that only the provider reads: its bytes, and as much as an image for its pages."""
+    if part.data is None and part.url is None:
+        return 0
+    return _MEDIA_TOKENS + len(part.data or b"")
 
 
 async def _admit(
