@@ -13,7 +13,7 @@ import msgspec
 
 from headrace.gateway.detail import Detail, Said
 from headrace.observe.context import TraceContext
-from headrace.observe.parameters import Parameter, effective
+from headrace.observe.parameters import DEFAULT, Parameter, effective
 from headrace.observe.usage import UsageRecord
 from headrace.store.traces import Content, TraceRow
 from headrace.types import (
@@ -54,9 +54,7 @@ def encode(record: UsageRecord, detail: Detail, clean: Clean) -> TraceRow:
     if detail.asked is not None:
         admitted = detail.admitted or detail.asked.sampling
         found = effective(detail.asked, admitted, record.notes)
-        parameters = tuple(
-            Parameter(name=p.name, value=_cleaned(p.value, clean), origin=p.origin) for p in found
-        )
+        parameters = tuple(_redacted(each, clean) for each in found)
     trace = Trace(
         record=record,
         context=detail.context,
@@ -174,6 +172,13 @@ def _part(part: Part, kept: Clean) -> dict[str, Any]:
         case ImagePart() | AudioPart():
             # Nobody can redact a picture or a voice, so none is kept.
             return {"media": part.media_type, "bytes": len(part.data or b"")}
+
+
+def _redacted(parameter: Parameter, clean: Clean) -> Parameter:
+    value = parameter.value
+    if parameter.origin == DEFAULT or not isinstance(value, str | list | dict):
+        return parameter  # a default is no caller's text, and a number is none at all
+    return Parameter(name=parameter.name, value=_cleaned(value, clean), origin=parameter.origin)
 
 
 def _cleaned(value: Any, clean: Clean) -> Any:

@@ -10,11 +10,13 @@
 | drawn | the server drew it (a seed) |
 
 The last three are told by whoever fills them: a note of hop `parameters` whose text is the origin
-and whose facts are the values.
+and whose facts are the values. All is worked out of the kept request when a trace is written or
+asked for, and only what is other than the default costs: most requests set two or three.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
+from operator import attrgetter
 from typing import Any, TypeAlias
 
 from headrace.types import ChatRequest, CompletionRequest, Note, SamplingParams
@@ -22,8 +24,18 @@ from headrace.types import ChatRequest, CompletionRequest, Note, SamplingParams
 HOP = "parameters"
 REQUEST, DEFAULT, CLAMP = "request", "default", "clamp"
 Value: TypeAlias = str | int | float | bool | list[Any] | dict[str, Any] | None
-_DEFAULT_SAMPLING = SamplingParams()
-_DEFAULT_CHAT = ChatRequest(model="", messages=())
+_SAMPLING = tuple(item.name for item in fields(SamplingParams) if item.name != "given")
+_CHAT: Mapping[str, str] = {
+    "tool_choice": "tool_choice.value",
+    "parallel_tool_calls": "parallel_tool_calls",
+    "response_format": "format.kind.value",
+    "reasoning_enabled": "reasoning.enabled",
+    "reasoning_effort": "reasoning.effort",
+    "reasoning_budget_tokens": "reasoning.budget_tokens",
+    "prompt_cache": "prompt_cache",
+    "deadline_s": "deadline_s",
+}
+"""Name -> where a chat request has it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,22 +59,23 @@ def effective(
         admitted: The sampling that admission let through.
         notes: The trail's.
     """
-    found: dict[str, Parameter] = {}
+    chat = isinstance(asked, ChatRequest)
+    found = dict(_PLAIN_CHAT if chat else _PLAIN_COMPLETION)
 
     def put(name: str, value: object, origin: str) -> None:
         found[name] = Parameter(name=name, value=_plain(value), origin=origin)
 
-    for item in fields(SamplingParams):
-        if item.name == "given":
-            continue
-        before, now = getattr(asked.sampling, item.name), getattr(admitted, item.name)
-        if before != now:
-            put(item.name, now, CLAMP)
-        else:
-            put(item.name, now, _origin(item.name, now, asked.sampling))
-    if isinstance(asked, ChatRequest):
-        for name, value, default in _of_chat(asked):
-            put(name, value, DEFAULT if value == default else REQUEST)
+    given = asked.sampling.given
+    before, now = _sampling_of(asked.sampling), _sampling_of(admitted)
+    for name, was, value, default in zip(_SAMPLING, before, now, _SAMPLING_DEFAULTS, strict=True):
+        if was != value:
+            put(name, value, CLAMP)
+        elif value != default or name in given:
+            put(name, value, REQUEST)
+    if chat:
+        for name, value, default in zip(_CHAT, _chat_of(asked), _CHAT_DEFAULTS, strict=True):
+            if value != default:
+                put(name, value, REQUEST)
     for note in notes:
         if note.hop == HOP:
             for name, value in note.facts.items():
@@ -75,23 +88,6 @@ def as_object(parameters: Iterable[Parameter]) -> dict[str, dict[str, Value]]:
     return {each.name: {"value": each.value, "origin": each.origin} for each in parameters}
 
 
-def _origin(name: str, value: object, sampling: SamplingParams) -> str:
-    set_anyway = value != getattr(_DEFAULT_SAMPLING, name)
-    return REQUEST if name in sampling.given or set_anyway else DEFAULT
-
-
-def _of_chat(asked: ChatRequest) -> Iterable[tuple[str, object, object]]:
-    plain = _DEFAULT_CHAT
-    yield "tool_choice", asked.tool_choice.value, plain.tool_choice.value
-    yield "parallel_tool_calls", asked.parallel_tool_calls, plain.parallel_tool_calls
-    yield "response_format", asked.format.kind.value, plain.format.kind.value
-    yield "reasoning_enabled", asked.reasoning.enabled, plain.reasoning.enabled
-    yield "reasoning_effort", asked.reasoning.effort, plain.reasoning.effort
-    yield "reasoning_budget_tokens", asked.reasoning.budget_tokens, plain.reasoning.budget_tokens
-    yield "prompt_cache", asked.prompt_cache, plain.prompt_cache
-    yield "deadline_s", asked.deadline_s, plain.deadline_s
-
-
 def _plain(value: object) -> Value:
     match value:
         case None | str() | int() | float():
@@ -102,3 +98,18 @@ def _plain(value: object) -> Value:
             return [_plain(found) for found in value]
         case _:
             return str(value)
+
+
+def _defaults(names: Iterable[str], values: Iterable[object]) -> dict[str, Parameter]:
+    return {
+        name: Parameter(name=name, value=_plain(value), origin=DEFAULT)
+        for name, value in zip(names, values, strict=True)
+    }
+
+
+_sampling_of: Callable[[SamplingParams], tuple[Any, ...]] = attrgetter(*_SAMPLING)
+_chat_of: Callable[[ChatRequest], tuple[Any, ...]] = attrgetter(*_CHAT.values())
+_SAMPLING_DEFAULTS = _sampling_of(SamplingParams())
+_CHAT_DEFAULTS = _chat_of(ChatRequest(model="", messages=()))
+_PLAIN_COMPLETION = _defaults(_SAMPLING, _SAMPLING_DEFAULTS)
+_PLAIN_CHAT = _PLAIN_COMPLETION | _defaults(_CHAT, _CHAT_DEFAULTS)

@@ -4,8 +4,9 @@
 pages and its log are gone then; of PostgreSQL the rows' versions.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Row, Select, and_, delete, or_, select
@@ -49,6 +50,7 @@ class TraceRow:
 
 
 COLUMNS = tuple(item.name for item in fields(TraceRow))
+_values: Callable[[TraceRow], tuple[Any, ...]] = attrgetter(*COLUMNS)
 
 
 class Content(NamedTuple):
@@ -104,7 +106,7 @@ async def write(
     """Add traces; one that is there already stays as it is."""
     insert = postgresql.insert if database.postgres else sqlite.insert
     if rows:
-        found = [{item.name: getattr(row, item.name) for item in fields(TraceRow)} for row in rows]
+        found = [dict(zip(COLUMNS, _values(row), strict=True)) for row in rows]
         await connection.execute(insert(traces).on_conflict_do_nothing(), found)
     if contents:
         said = [content._asdict() for content in contents]
