@@ -9,6 +9,7 @@ from headrace.cli.report import console, emit_json
 from headrace.cli.stored import note, run
 from headrace.errors import UserError
 from headrace.store import answers
+from headrace.store.identity import must_be
 
 cache = typer.Typer(no_args_is_help=True, help="Forget kept answers.")
 
@@ -33,6 +34,7 @@ def clear(
         raise UserError("whose answers? name --org, --team or --route, or say --all")
 
     async def work(connection: AsyncConnection) -> int:
+        await must_be(connection, org=org, team=team)
         gone = await answers.clear(connection, org=org, team=team, route=route)
         detail = {"route": route, "answers": gone}
         await note(connection, "cache.clear", route or "all", org=org, team=team, detail=detail)

@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from headrace.cli.report import emit_json
 from headrace.cli.sheet import show_rows
 from headrace.cli.stored import instant, note, run, when
+from headrace.errors import UserError
 from headrace.store.identity import (
     DEFAULT,
     Key,
@@ -55,6 +56,14 @@ def make(
 ) -> None:
     """Make a key. Its token is shown once, here."""
     now_s = int(time.time())
+    if route:
+        # The table has every handler with it: a third of a second that other verbs need not wait.
+        from headrace.gateway.data import check_scopes
+
+        check_scopes(route)
+    expires_s = None if expires is None else instant(expires, now_s=now_s)
+    if expires_s is not None and expires_s <= now_s:
+        raise UserError(f"--expires {expires!r} is past: write a date to come, or 90d from now")
     new = NewKey(
         name=name,
         org=org,
@@ -65,7 +74,7 @@ def make(
         routes=route or (),
         features=feature or (),
         data_class=data_class,
-        expires_s=None if expires is None else instant(expires, now_s=now_s),
+        expires_s=expires_s,
     )
 
     async def work(connection: AsyncConnection) -> MadeKey:

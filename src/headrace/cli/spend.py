@@ -191,5 +191,5 @@ def _rate(text: str) -> int:
     except InvalidOperation:
         raise UserError(f"{text!r} is not a number of dollars") from None
     if not value.is_finite() or value < 0:
-        raise UserError(f"{text!r} is not a price")
+        raise UserError(f"{text!r} is not a price: it is 0 or more dollars a million tokens")
     return nanousd(value)

@@ -18,6 +18,7 @@ from headrace.cli.stored import dollars, instant, note, when
 from headrace.errors import UserError
 from headrace.store import traces as store
 from headrace.store.database import Database, bump
+from headrace.store.identity import must_be
 from headrace.store.traces import MILLION, Policy, TraceRow, Which
 
 traces = typer.Typer(no_args_is_help=True, help="What became of requests.")
@@ -195,6 +196,7 @@ def policy_set(
     wanted = Policy(scope, name, ppm, retention_days)
 
     async def work(connection: AsyncConnection) -> None:
+        await must_be(connection, **{scope: name})
         await store.set_policy(connection, wanted)
         team = name if scope == "team" else ""
         await note(connection, "traces.policy", subject, team=team, detail=wanted._asdict())

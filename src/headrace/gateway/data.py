@@ -1,8 +1,12 @@
 """The routes that need a key, all of them: a surface that is not here is not served."""
 
+from collections.abc import Iterable
+
+from headrace.errors import InvalidParameter
 from headrace.gateway import batches, files, routes
 from headrace.gateway.embeddings import embeddings
 from headrace.gateway.explain import explain
+from headrace.gateway.keys import within
 from headrace.gateway.messages import count_tokens, messages
 from headrace.gateway.responses import delete_response, get_response, input_items, responses
 from headrace.gateway.scrape import metrics
@@ -42,3 +46,21 @@ DATA: tuple[DataRoute, ...] = (
 )
 
 TABLE = Table(DATA)
+
+
+ADMIN = "/v1/admin"
+
+
+def check_scopes(wanted: Iterable[str]) -> None:
+    """Whether a key for these paths could be used anywhere.
+
+    Raises: InvalidParameter for a path that no route is, or lies below.
+    """
+    there = list(dict.fromkeys([*(route.prefix for route in DATA), ADMIN]))
+    for path in wanted:
+        scope = frozenset({path})
+        if not any(within(prefix, scope) for prefix in there) and not within(path, {ADMIN}):
+            raise InvalidParameter(
+                f"the route {path[:80]!r} is none of this service; there is: {', '.join(there)}",
+                param="routes",
+            )

@@ -8,7 +8,7 @@ within about half a second in every replica. A team is a tenant of the prefix ca
 import asyncio
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -162,7 +162,7 @@ async def caller_by_id(
 
 def check_route(key_id: str, routes: frozenset[str], route: str) -> None:
     """Raises: PermissionDenied where a key that is scoped to routes is not for this one."""
-    if routes and not _within(route, routes):
+    if routes and not within(route, routes):
         raise PermissionDenied(
             f"the key {key_id} is for {', '.join(sorted(routes))}, not for {route[:80]}"
         )
@@ -180,10 +180,10 @@ def _token(credentials: Credentials) -> str:
     return token.strip()
 
 
-def _within(route: str, allowed: frozenset[str]) -> bool:
+def within(route: str, allowed: Collection[str]) -> bool:
     """A key for `/v1/responses` is for `/v1/responses/{id}/cancel` too, but not for another
     route whose name only begins so."""
-    return route in allowed or any(at and route.startswith(at.rstrip("/") + "/") for at in allowed)
+    return any(at and f"{route}/".startswith(at.rstrip("/") + "/") for at in allowed)
 
 
 def check_feature(feature: str) -> None:

@@ -115,6 +115,14 @@ async def org_of(connection: AsyncConnection, team: str) -> str:
     return (await _must_exist(connection, teams, "team", team)).org
 
 
+async def must_be(connection: AsyncConnection, *, org: str = "", team: str = "") -> None:
+    """Raises: NotFound where the organization or team is not there; empty = not asked."""
+    if org:
+        await _must_exist(connection, orgs, "organization", org)
+    if team:
+        await _must_exist(connection, teams, "team", team)
+
+
 async def org_ids(connection: AsyncConnection) -> list[str]:
     return list(await connection.scalars(select(orgs.c.id).order_by(orgs.c.id)))
 

@@ -77,3 +77,27 @@ def test_what_cannot_be_changed_is_said_and_not_audited(cli: Cli) -> None:
     assert "no key" in cli("keys", "revoke", "key_0", code=2)
     assert "no limit" in cli("budgets", "remove", "7", code=2)
     assert cli.audit() == before
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("keys", "make", "--route", "/v1/chats"), "the route '/v1/chats' is none of this service"),
+        (("keys", "make", "--route", "/v1/fil"), "/v1/files"),
+        (("keys", "make", "--expires", "2020-01-01"), "--expires '2020-01-01' is past"),
+        (("cache", "clear", "--team", "nobody"), "there is no team 'nobody'"),
+        (("cache", "clear", "--org", "nobody"), "there is no organization 'nobody'"),
+        (("spend", "price", "m", "--input", "-1", "--output", "2"), "it is 0 or more dollars"),
+    ],
+)
+def test_what_could_never_take_effect_is_refused(
+    cli: Cli, words: tuple[str, ...], said: str
+) -> None:
+    assert said in cli(*words, code=2)
+
+
+@pytest.mark.parametrize(
+    "route", ["/v1/chat/completions", "/v1/files/", "/v1/chat", "/v1/admin/keys", "/metrics"]
+)
+def test_a_key_may_be_for_any_route_that_there_is(cli: Cli, route: str) -> None:
+    assert "shown once" in cli("keys", "make", "--route", route)

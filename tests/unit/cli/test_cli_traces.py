@@ -105,6 +105,9 @@ def test_a_trace_is_listed_explained_exported_and_deleted(run: Run, tmp_path: Pa
 
 def test_policies(run: Run) -> None:
     set_ = ("traces", "policy", "set")
+    assert "there is no team 'red'" in run(*set_, "team:red", "--content-rate", "1")[1]
+    assert "no organization 'acme'" in run(*set_, "org:acme", "--content-rate", "1")[1]
+    run("teams", "add", "red")
     assert run(*set_, "team:red", "--content-rate", "0.25", "--retention-days", "7")[0] == 0
     [found] = json.loads(run("traces", "policy", "list", "--json")[1])
     assert found == {

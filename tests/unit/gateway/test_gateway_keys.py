@@ -123,7 +123,7 @@ async def test_a_route_of_a_key_is_for_what_is_below_it(tmp_path: Path) -> None:
     async with fresh("sqlite", tmp_path) as database:
         key = await made(database, NewKey(routes=("/v1/messages", "/v1/files/")))
         keys = StoreKeys(database, Changes(database), clock=lambda: NOW)
-        for route in ("/v1/messages", "/v1/messages/count_tokens", "/v1/files/x"):
+        for route in ("/v1/messages", "/v1/messages/count_tokens", "/v1/files", "/v1/files/x"):
             await keys.identify(asks(key.token, route=route))
         for route in ("/v1/messages2", "/v1", "/v1/filesystem", ""):
             with pytest.raises(PermissionDenied):

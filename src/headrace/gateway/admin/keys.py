@@ -6,6 +6,7 @@ import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from headrace.gateway.admin.call import Call, reach_key, reach_team
+from headrace.gateway.data import check_scopes
 from headrace.store import identity
 from headrace.store.identity import Key, NewKey, RoleName
 
@@ -38,6 +39,7 @@ async def make_key(call: Call) -> Any:
     call.need(RoleName.TEAM_ADMIN)
     body = call.body(KeyBody)
     call.need(body.role)
+    check_scopes(body.routes)
 
     async def work(connection: AsyncConnection) -> identity.MadeKey:
         org = await reach_team(call, connection, body.team)
