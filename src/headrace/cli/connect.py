@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from headrace import app
 from headrace.cli import report
 from headrace.config import Settings, client_api_key, with_value
-from headrace.errors import UserError
+from headrace.errors import Unauthorized, UserError
 from headrace.types import (
     Event,
     Finished,
@@ -100,12 +100,19 @@ def text_of(typed: str | bytes) -> str:
 
 @contextlib.asynccontextmanager
 async def connected(source: Source) -> AsyncGenerator[app.Opened]:
-    """The backend, ready; while it starts, stderr says so."""
+    """The backend, ready; while it starts, stderr says so.
+
+    Raises: UserError where the server wants another key, with the ways to give one.
+    """
     async with contextlib.AsyncExitStack() as stack:
         with report.progress(f"opening {source.label}"):
-            backend = await stack.enter_async_context(
-                app.open_backend(source.settings, url=source.url, key=source.key)
-            )
+            try:
+                backend = await stack.enter_async_context(
+                    app.open_backend(source.settings, url=source.url, key=source.key)
+                )
+            except Unauthorized as error:
+                ways = "give one with --key or OPENAI_API_KEY; `headrace keys make` makes one"
+                raise UserError(f"{error.message}; {ways}") from error
         yield backend
 
 

@@ -1,13 +1,16 @@
 """Results on stdout, progress on stderr, and the measurements of an answer."""
 
+import contextlib
 import json
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from headrace.cli import connect, report
-from headrace.errors import UserError
+from headrace.config import Settings
+from headrace.errors import Unauthorized, UserError
 from headrace.types import (
     Finished,
     FinishReason,
@@ -79,3 +82,20 @@ def test_text_must_be_text() -> None:
     for wrong in (b"\xff\xfe", "\udcff"):
         with pytest.raises(UserError, match="not UTF-8"):
             connect.text_of(wrong)
+
+
+async def test_a_server_that_wants_a_key_is_told_how_to_get_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    @contextlib.asynccontextmanager
+    async def refuse(
+        settings: Settings, *, url: str | None, key: str | None
+    ) -> AsyncGenerator[None]:
+        raise Unauthorized("the server said: no API key")
+        yield
+
+    monkeypatch.setattr(connect.app, "open_backend", refuse)
+    source = connect.choose(Settings(), model=None, url="http://127.0.0.1:9", key=None)
+    with pytest.raises(UserError, match="no API key; give one with --key or OPENAI_API_KEY"):
+        async with connect.connected(source):
+            pass
