@@ -11,24 +11,17 @@ import sys
 from collections.abc import Generator, Mapping
 from enum import Enum
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    SpinnerColumn,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
 from headrace.cli import GlobalOptions
 from headrace.config import Settings, with_value
 from headrace.config import settings_file as of_file
+
+if TYPE_CHECKING:  # `headrace serve` draws nothing, and need not carry what draws
+    from rich.console import Console
+    from rich.progress import Progress, ProgressColumn, TaskID
 
 
 def settings(ctx: typer.Context, changes: Mapping[str, object] | None = None) -> Settings:
@@ -56,13 +49,17 @@ def settings_file(ctx: typer.Context) -> Path:
     return of_file(found.config if isinstance(found, GlobalOptions) else None)
 
 
-def console() -> Console:
+def console() -> "Console":
     """Where results go: stdout, in colour where it is a terminal."""
+    from rich.console import Console
+
     return Console(highlight=False)
 
 
-def progress_console() -> Console:
+def progress_console() -> "Console":
     """Where progress and remarks go: stderr."""
+    from rich.console import Console
+
     return Console(stderr=True, highlight=False)
 
 
@@ -75,7 +72,7 @@ def emit_json(data: object) -> None:
 class Step:
     """The handle of a running progress line."""
 
-    def __init__(self, bar: Progress, task: TaskID) -> None:
+    def __init__(self, bar: "Progress", task: "TaskID") -> None:
         self._bar = bar
         self._task = task
 
@@ -102,6 +99,16 @@ def progress(description: str, *, total: float | None = None) -> Generator[Step]
         description: What is being done, as plain text.
         total: Amount of work; None = unknown, a spinner with the time.
     """
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        SpinnerColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
     columns: list[ProgressColumn] = [
         SpinnerColumn(),
         TextColumn("{task.description}", markup=False),

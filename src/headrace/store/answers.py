@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from sqlalchemy import delete, func, select
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from headrace.store.database import bump
 from headrace.store.tables import answers
+from headrace.store.upsert import upsert
 
 
 class Kept(NamedTuple):
@@ -39,9 +39,8 @@ async def get(connection: AsyncConnection, id: str, *, now_s: int) -> Kept | Non
 async def put(connection: AsyncConnection, kept: Sequence[Kept]) -> None:
     """Keep answers; of one name the last."""
     latest = {one.id: one for one in kept}
-    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
     rows = [{**one._asdict(), "size_bytes": len(one.body)} for one in latest.values()]
-    statement = dialect.insert(answers)
+    statement = upsert(answers, postgres=connection.dialect.name == "postgresql")
     changed = {
         column.name: statement.excluded[column.name] for column in answers.c if column.name != "id"
     }

@@ -11,9 +11,8 @@ import random
 import sqlite3
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import asyncpg
 from sqlalchemy import event, literal_column, make_url, text
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
@@ -23,6 +22,9 @@ from sqlalchemy.sql.elements import ColumnElement
 
 from headrace.errors import ConfigError, StoreUnavailable
 from headrace.store.migrate import upgrade
+
+if TYPE_CHECKING:
+    import asyncpg
 
 T = TypeVar("T")
 Work = Callable[[AsyncConnection], Awaitable[T]]
@@ -48,6 +50,12 @@ class Database:
     def __init__(self, engine: AsyncEngine) -> None:
         self.engine = engine
         self.postgres = engine.dialect.name == "postgresql"
+        self._driver_errors: tuple[type[Exception], ...] = ()
+        """What asyncpg itself raises where it is used beside SQLAlchemy."""
+        if self.postgres:
+            import asyncpg  # here: a gateway on SQLite has 4 MB less to carry
+
+            self._driver_errors = (asyncpg.PostgresError, asyncpg.InterfaceError)
         # SQLite has one writer: waiting here costs nothing, waiting there polls.
         self._writing = asyncio.Lock() if not self.postgres else None
 
@@ -142,11 +150,11 @@ class Database:
             run = _Run()
             try:
                 return await self._once(work, run, patience_s, writes=writes)
-            except (DBAPIError, asyncpg.PostgresError, asyncpg.InterfaceError, *_OUTAGES) as error:
+            except (DBAPIError, *self._driver_errors, *_OUTAGES) as error:
                 code = getattr(getattr(error, "orig", error), "sqlstate", None)
                 if code in _AGAIN and attempt < _ATTEMPTS - 1:
                     await asyncio.sleep(random.uniform(0, 0.01 * 2**attempt))
-                elif code not in _AGAIN and not _is_outage(error):
+                elif code not in _AGAIN and not self._is_outage(error):
                     raise
                 elif run.lost and not reconnected and not run.impatient:
                     # A kept connection had died with the server it was to; nothing was committed.
@@ -174,6 +182,16 @@ class Database:
         finally:
             run.end()
 
+    def _is_outage(self, error: Exception) -> bool:
+        if isinstance(error, (*_OUTAGES, InterfaceError, OperationalError)):
+            return True
+        if isinstance(error, self._driver_errors[1:]):
+            return True
+        if isinstance(error, DBAPIError) and error.connection_invalidated:
+            return True
+        state = str(getattr(getattr(error, "orig", error), "sqlstate", "") or "")
+        return state[:2] in ("08", "53", "57")  # connection, resources, operator intervention
+
 
 class _Run:
     """One try of a transaction."""
@@ -185,7 +203,7 @@ class _Run:
         """Whether it took too long, so that its connection was cut."""
         self._timer: asyncio.TimerHandle | None = None
 
-    def watch(self, connection: asyncpg.Connection, patience_s: float) -> None:
+    def watch(self, connection: "asyncpg.Connection", patience_s: float) -> None:
         """Cut the connection when the time is over: a server that is gone without a word answers
         no request to cancel either."""
 
@@ -255,15 +273,6 @@ def _engine(url: URL, pool_size: int) -> AsyncEngine:
     event.listen(engine.sync_engine, "connect", connected)
     event.listen(engine.sync_engine, "begin", begun)
     return engine
-
-
-def _is_outage(error: Exception) -> bool:
-    if isinstance(error, (*_OUTAGES, InterfaceError, OperationalError, asyncpg.InterfaceError)):
-        return True
-    if isinstance(error, DBAPIError) and error.connection_invalidated:
-        return True
-    state = str(getattr(getattr(error, "orig", error), "sqlstate", "") or "")
-    return state[:2] in ("08", "53", "57")  # connection, resources, operator intervention
 
 
 def _unavailable(error: BaseException) -> StoreUnavailable:

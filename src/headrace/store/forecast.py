@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from sqlalchemy import delete
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from headrace.store.limits import Limit, Unit
 from headrace.store.spend import Standing, standings
 from headrace.store.tables import alerts
+from headrace.store.upsert import upsert
 from headrace.store.windows import FOREVER_S
 
 _SOONEST = 20
@@ -78,11 +78,8 @@ async def claim(
 ) -> bool:
     """Whether this is the first to say it of that window; who asks first is to say it."""
     values = {"limit_id": limit_id, "starts_s": starts_s, "rule": rule, "at_s": now_s}
-    statement: Any
-    if connection.dialect.name == "postgresql":
-        statement = postgresql.insert(alerts).values(**values).on_conflict_do_nothing()
-    else:
-        statement = sqlite.insert(alerts).values(**values).on_conflict_do_nothing()
+    add = upsert(alerts, postgres=connection.dialect.name == "postgresql").values(**values)
+    statement: Any = add.on_conflict_do_nothing()
     return bool((await connection.execute(statement)).rowcount)
 
 

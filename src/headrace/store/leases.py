@@ -10,13 +10,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from sqlalchemy import Table, bindparam, delete, func, insert, select, update
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import bindparam, delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from headrace.store.database import Database
 from headrace.store.limits import Unit
 from headrace.store.tables import leases, limits, windows, workers
+from headrace.store.upsert import upsert
 
 LIVE = "live"
 LOST = "lost"
@@ -66,12 +66,12 @@ async def touch(
     connection: AsyncConnection, database: Database, worker: str, *, lease_s: int
 ) -> None:
     """Say that a worker lives; one that was given up gets back what it had."""
-    upsert = _insert(connection, workers).values(
+    statement = upsert(workers, postgres=connection.dialect.name == "postgresql").values(
         id=worker, state=LIVE, expires_s=database.now_s + lease_s
     )
     before = await connection.scalar(
-        upsert.on_conflict_do_update(
-            index_elements=["id"], set_={"expires_s": upsert.excluded.expires_s}
+        statement.on_conflict_do_update(
+            index_elements=["id"], set_={"expires_s": statement.excluded.expires_s}
         ).returning(workers.c.state)
     )
     if before != LIVE:
@@ -277,31 +277,24 @@ async def _lend(connection: AsyncConnection, worker: str, ask: Ask, amount: int)
             .values(limit_id=ask.limit_id, starts_s=ask.starts_s, ends_s=ask.ends_s, leased=amount)
             .returning(windows.c.id)
         )
-    upsert = _insert(connection, leases).values(
+    statement = upsert(leases, postgres=connection.dialect.name == "postgresql").values(
         worker=worker, window_id=window_id, amount=amount, lost=False
     )
     await connection.execute(
-        upsert.on_conflict_do_update(
+        statement.on_conflict_do_update(
             index_elements=["worker", "window_id"],
-            set_={"amount": leases.c.amount + upsert.excluded.amount},
+            set_={"amount": leases.c.amount + statement.excluded.amount},
         )
     )
     return Grant(ask.limit_id, int(window_id or 0), amount)
 
 
 async def _set_lease(connection: AsyncConnection, worker: str, window_id: int, amount: int) -> None:
-    upsert = _insert(connection, leases).values(
+    statement = upsert(leases, postgres=connection.dialect.name == "postgresql").values(
         worker=worker, window_id=window_id, amount=amount, lost=False
     )
     await connection.execute(
-        upsert.on_conflict_do_update(
-            index_elements=["worker", "window_id"], set_={"amount": upsert.excluded.amount}
+        statement.on_conflict_do_update(
+            index_elements=["worker", "window_id"], set_={"amount": statement.excluded.amount}
         )
     )
-
-
-def _insert(connection: AsyncConnection, table: Table) -> postgresql.Insert | sqlite.Insert:
-    """An INSERT that can say ON CONFLICT, which the two databases spell alike."""
-    if connection.dialect.name == "postgresql":
-        return postgresql.insert(table)
-    return sqlite.insert(table)

@@ -10,7 +10,6 @@ import operator
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import asyncpg
 from sqlalchemy import delete, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -174,6 +173,8 @@ async def _insert(
 async def _copy(driver: Any, rows: Sequence[tuple[Any, ...]]) -> set[str]:
     """Insert rows by PostgreSQL's COPY, which knows no ON CONFLICT: where one of them is there
     already (a batch is said again after its answer was lost) they go by way of a table beside."""
+    import asyncpg  # here: a gateway on SQLite does without
+
     try:
         async with driver.transaction():  # a savepoint
             await driver.copy_records_to_table("transactions", records=rows, columns=_COLUMNS)

@@ -10,12 +10,12 @@ from operator import attrgetter
 from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Row, Select, and_, delete, or_, select
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from headrace.errors import InvalidParameter
 from headrace.store.database import Database
 from headrace.store.trace_tables import trace_contents, trace_policies, traces
+from headrace.store.upsert import upsert
 
 TABLES = ("traces", "trace_contents")
 MILLION = 1_000_000
@@ -104,13 +104,14 @@ async def write(
     contents: Sequence[Content],
 ) -> None:
     """Add traces; one that is there already stays as it is."""
-    insert = postgresql.insert if database.postgres else sqlite.insert
     if rows:
         found = [dict(zip(COLUMNS, _values(row), strict=True)) for row in rows]
-        await connection.execute(insert(traces).on_conflict_do_nothing(), found)
+        add = upsert(traces, postgres=database.postgres).on_conflict_do_nothing()
+        await connection.execute(add, found)
     if contents:
         said = [content._asdict() for content in contents]
-        await connection.execute(insert(trace_contents).on_conflict_do_nothing(), said)
+        add = upsert(trace_contents, postgres=database.postgres).on_conflict_do_nothing()
+        await connection.execute(add, said)
 
 
 async def get(connection: AsyncConnection, id: str) -> TraceRow | None:

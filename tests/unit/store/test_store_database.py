@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import Connection, insert, select, text, update
+from sqlalchemy import Connection, create_engine, insert, inspect, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from databases import KINDS, fresh, fresh_url
 from headrace.errors import ConfigError, StoreUnavailable
-from headrace.store import migrate, trace_tables
+from headrace.store import migrate, snapshot, trace_tables
 from headrace.store.database import Database
 from headrace.store.tables import meta, metadata
 
@@ -31,6 +31,24 @@ def test_a_scripts_name_begins_with_its_revision() -> None:
     folder = Path(migrate.__file__).parent / "migrations" / "versions"
     for path in folder.glob("*_*.py"):
         assert f'revision = "{path.name[:4]}"' in path.read_text()
+
+
+def test_the_snapshot_is_what_the_migrations_make() -> None:
+    way_out = "a migration was added: run python -m headrace.store.snapshot"
+    assert migrate.SNAPSHOT.read_text("utf-8") == snapshot.spelled(), way_out
+
+
+def test_an_older_snapshot_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    old = tmp_path / "old.sql"
+    old.write_text("-- 0001\nCREATE TABLE other (id INTEGER);\n")
+    monkeypatch.setattr(migrate, "SNAPSHOT", old)
+    engine = create_engine(f"sqlite:///{tmp_path / 'new.db'}")
+    with engine.begin() as connection:
+        migrate.upgrade(connection)
+        names = inspect(connection).get_table_names()
+    engine.dispose()
+    assert "transactions" in names
+    assert "other" not in names
 
 
 @pytest.mark.parametrize("kind", KINDS)
