@@ -240,8 +240,9 @@ def test_errors_of_the_request_itself(gateway: Gateway) -> None:
             )
         assert caught.value.param == "tempratur"
         assert "temperature" in caught.value.message
-        with pytest.raises(openai.NotFoundError):
+        with pytest.raises(openai.BadRequestError, match="makes no vectors") as caught:
             client.embeddings.create(model="m", input="x")
+        assert caught.value.param == "model"
 
 
 class OneKey:
