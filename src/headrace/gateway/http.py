@@ -5,7 +5,6 @@ started; every answer has `x-request-id`. Source: the ASGI specification, HTTP v
 """
 
 import asyncio
-import contextlib
 from collections.abc import (
     AsyncGenerator,
     AsyncIterator,
@@ -15,7 +14,7 @@ from collections.abc import (
     Mapping,
     MutableMapping,
 )
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 from headrace.errors import PayloadTooLarge, RequestTimeout, UserError
 from headrace.providers.patience import OutOfPatience, Patience
@@ -33,6 +32,8 @@ _SSE_HEADERS: tuple[Header, ...] = (
     (b"cache-control", b"no-cache"),
     (b"x-accel-buffering", b"no"),  # or nginx holds tokens back until its buffer is full
 )
+DEPARTURES = "headrace.departures"
+"""In an ASGI scope's `extensions`: the server's own `Departures`, where it has them."""
 _UNREAD_OK_BYTES = 64 << 10
 
 
@@ -120,19 +121,10 @@ class Exchange:
             yield chunk
         self._body_read = True
 
-    @contextlib.asynccontextmanager
-    async def watched(self) -> AsyncGenerator["asyncio.Task[None]"]:
-        """A task that ends when the client leaves; only after the body was read."""
-
-        async def left() -> None:
-            while (await self._receive())["type"] != "http.disconnect":
-                pass
-
-        task = asyncio.create_task(left())
-        try:
-            yield task
-        finally:
-            task.cancel()  # it only waits for a message; nothing of it need be awaited
+    def watched(self) -> "watching":
+        """Inside is known when the client leaves; only after the body was read."""
+        found: Departures | None = self.scope.get("extensions", {}).get(DEPARTURES)
+        return watching(found or _Messages(self._receive))
 
     async def answer(
         self,
@@ -217,7 +209,52 @@ class Exchange:
         return int(declared)
 
 
-async def unless_left(work: Coroutine[Any, Any, T], left: "asyncio.Task[None]") -> T:
+class Departures(Protocol):
+    """Whatever knows when a client has left."""
+
+    def departure(self) -> "asyncio.Future[None]":
+        """Done then; `forget` it in the end."""
+        ...
+
+    def forget(self, departure: "asyncio.Future[None]") -> None:
+        """Nobody waits for it any more."""
+        ...
+
+
+class _Messages:
+    """`Departures` as any ASGI server tells of them: by a message."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+
+    def departure(self) -> "asyncio.Future[None]":
+        async def left() -> None:
+            while (await self._receive())["type"] != "http.disconnect":
+                pass
+
+        return asyncio.create_task(left())
+
+    def forget(self, departure: "asyncio.Future[None]") -> None:
+        departure.cancel()  # it only waits for a message; nothing of it need be awaited
+
+
+class watching:
+    """A future that is done when the client has left."""
+
+    __slots__ = ("_departure", "_whose")
+
+    def __init__(self, whose: Departures) -> None:
+        self._whose = whose
+
+    async def __aenter__(self) -> "asyncio.Future[None]":
+        self._departure = self._whose.departure()
+        return self._departure
+
+    async def __aexit__(self, kind: object, error: object, trace: object) -> None:
+        self._whose.forget(self._departure)
+
+
+async def unless_left(work: Coroutine[Any, Any, T], left: "asyncio.Future[None]") -> T:
     """The result of `work`, which is cancelled at once where the client leaves.
 
     Raises: ClientLeft.
@@ -234,7 +271,7 @@ class leaving:
 
     __slots__ = ("_gone", "_left", "_task")
 
-    def __init__(self, left: "asyncio.Task[None]") -> None:
+    def __init__(self, left: "asyncio.Future[None]") -> None:
         self._left = left
         self._gone = False
         self._task: asyncio.Task[Any] | None = None

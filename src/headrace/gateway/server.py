@@ -5,9 +5,11 @@ client: together they are a tenth of the work of a short answer.
 """
 
 import asyncio
-from typing import Any
+from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from headrace.gateway.http import DEPARTURES
 
 
 class Corked(asyncio.Transport):
@@ -59,7 +61,41 @@ class Corked(asyncio.Transport):
 
 
 class Protocol(HttpToolsProtocol):
-    """uvicorn's, on a `Corked` transport."""
+    """uvicorn's, on a `Corked` transport; it tells at once when its client has left.
+
+    ASGI tells who waits for a message, which takes a task of its own beside each request.
+    """
+
+    def __init__(self, *args: Any, **more: Any) -> None:
+        super().__init__(*args, **more)
+        self._waiting: set[asyncio.Future[None]] = set()
+        self._lost = False
+
+    def departure(self) -> "asyncio.Future[None]":
+        """Done when the connection has ended; `forget` it."""
+        future: asyncio.Future[None] = self.loop.create_future()
+        if self._lost:
+            future.set_result(None)
+            return future
+        self._waiting.add(future)
+        self.flow.resume_reading()  # a large body stops it, and with it the word of the end
+        return future
+
+    def forget(self, departure: "asyncio.Future[None]") -> None:
+        """Nobody waits for it any more."""
+        self._waiting.discard(departure)
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self.scope["extensions"] = {DEPARTURES: cast("Any", self)}
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._lost = True
+        for future in self._waiting:
+            if not future.done():
+                future.set_result(None)
+        self._waiting.clear()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn's own type is as narrow
         super().connection_made(Corked(transport, self.loop))

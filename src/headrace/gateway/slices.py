@@ -48,7 +48,15 @@ class Hold:
 
 def amounts(slices: Sequence[Slice], need: Need, output: int) -> list[int]:
     """What a request with so many tokens of answer takes from each slice."""
-    return [amount_of(piece.limit.unit, need, output) for piece in slices]
+    by_unit: dict[Unit, int] = {}  # a request often has several limits of one unit
+    found: list[int] = []
+    for piece in slices:
+        unit = piece.limit.unit
+        amount = by_unit.get(unit)
+        if amount is None:
+            amount = by_unit[unit] = amount_of(unit, need, output)
+        found.append(amount)
+    return found
 
 
 def amount_of(unit: Unit, need: Need, output: int) -> int:

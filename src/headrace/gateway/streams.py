@@ -102,7 +102,7 @@ async def send_stream(
     *,
     push: Callable[[int, Event], bytes],
     end: Callable[[], bytes],
-    left: "asyncio.Task[None]",
+    left: "asyncio.Future[None]",
     limits: Limits,
     tail: Tail = OPENAI,
 ) -> None:

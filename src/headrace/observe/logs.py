@@ -27,7 +27,12 @@ class RequestLog:
     def record(self, record: UsageRecord) -> None:
         """Log it: at WARNING where the server failed, else at INFO."""
         level = logging.WARNING if record.status >= 500 else logging.INFO
-        _REQUESTS.log(level, "request", extra={"fields": request_fields(record)})
+        if not _REQUESTS.isEnabledFor(level):
+            return
+        # Made by hand: `Logger.log` would look through the stack for the line that asks.
+        line = logging.LogRecord(_REQUESTS.name, level, __file__, 0, "request", (), None)
+        line.__dict__["fields"] = request_fields(record)
+        _REQUESTS.handle(line)
 
 
 def request_fields(record: UsageRecord) -> dict[str, Any]:
@@ -115,6 +120,8 @@ def configure(*, as_json: bool = False, level: int = logging.INFO) -> None:
 
 
 def _plain(value: object) -> str:
+    if isinstance(value, int | float):
+        return str(value)
     text = str(value)
     # A caller's own text (its end user's id) must not be able to forge a line or a field.
     return text if text.isprintable() and " " not in text and "=" not in text else json.dumps(text)

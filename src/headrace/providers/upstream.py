@@ -215,8 +215,9 @@ class Upstream:
             response = await deadline.wait(self._post(call), first_byte_s)
         begun = False
         try:
-            with mapped(call.url):
-                await deadline.wait(self.check(response), self._timeouts.idle_s)
+            if response.status != 200:
+                with mapped(call.url):
+                    await deadline.wait(self.check(response), self._timeouts.idle_s)
             begun = True
             if response.content_type != call.answers:
                 raise UpstreamError(
@@ -226,7 +227,7 @@ class Upstream:
             limit = first_byte_s
             if limit is not None:
                 limit = max(limit - (time.monotonic() - sent), 0.001)
-            while not reader.done:
+            while not reader.done and not response.content.at_eof():
                 with mapped(call.url):
                     received = await deadline.wait(response.content.readany(), limit)
                 limit = None if call.at_once else self._timeouts.idle_s
