@@ -8,7 +8,6 @@ only.
 """
 
 import logging
-import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
@@ -32,6 +31,7 @@ from headrace.gateway.origins import check_local
 from headrace.gateway.routes import OPEN
 from headrace.gateway.services import Health, Limits, Served, Services
 from headrace.gateway.table import DataRoute
+from headrace.observe.ids import new_id
 from headrace.observe.logs import REQUEST
 from headrace.providers import residency
 from headrace.types import Caller
@@ -58,7 +58,7 @@ def build(services: Services | Live) -> ASGIApp:
             return
         generation = live.enter()
         services = generation.services
-        exchange = Exchange(scope, receive, send, request_id=uuid.uuid4().hex)
+        exchange = Exchange(scope, receive, send, request_id=new_id())
         try:
             if services.keys is None:
                 host, origin = exchange.header(b"host"), exchange.header(b"origin")

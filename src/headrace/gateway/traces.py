@@ -35,6 +35,9 @@ PURGE_S = 3600.0
 SCRUB_S = 86_400.0
 _RETRY_S = 1.0
 _CLOSE_S = 10.0
+_DRAWN = 10
+_CONTENT, _TRACE = slice(-10, None), slice(-20, -10)
+"""Digits of an id that say whether its content, and whether it, is kept."""
 _HEX = frozenset("0123456789abcdef")
 _LOG = logging.getLogger("headrace.traces")
 
@@ -127,7 +130,7 @@ class Traces:
             policy = self._known.get((scope, subject))
             if policy is not None and policy.content_ppm is not None:
                 ppm = policy.content_ppm
-        return ppm > 0 and _draw(id) < ppm
+        return ppm > 0 and _draw(id, _CONTENT) < ppm
 
     @property
     def max_characters(self) -> int:
@@ -143,7 +146,7 @@ class Traces:
             return
         settings = self._rules.settings
         failed = record.status >= 400
-        if not failed and _draw(record.id[::-1]) >= settings.rate * MILLION:
+        if not failed and _draw(record.id, _TRACE) >= settings.rate * MILLION:
             self._pipeline.dropped("rate", 1)
             return
         most, most_bytes = settings.max_queued, settings.max_queued_bytes
@@ -290,9 +293,10 @@ async def open_traces(
             await own.close()
 
 
-def _draw(id: str) -> int:
-    """A number below a million that depends on nothing but the id, evenly."""
-    digits = id[:12]
-    if all(character in _HEX for character in digits):
-        return int(digits or "0", 16) % MILLION
-    return zlib.crc32(id.encode()) % MILLION  # an id that is not ours
+def _draw(id: str, where: slice) -> int:
+    """A number below a million that depends on nothing but ten digits of an id, evenly; it begins
+    with the time, so they are of its end."""
+    digits = id[where]
+    if len(digits) == _DRAWN and all(character in _HEX for character in digits):
+        return int(digits, 16) % MILLION
+    return zlib.crc32(f"{where.start}{id}".encode()) % MILLION  # an id that is not ours

@@ -1,7 +1,8 @@
-"""The server's own word that a client has left: uvicorn's protocol, and ASGI's message without it."""
+"""The server's own word that a client has left; ASGI's message where a server has none."""
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import AsyncGenerator
 
 import uvicorn
@@ -29,17 +30,14 @@ class _App:
 
 @contextlib.asynccontextmanager
 async def _served(app: _App) -> AsyncGenerator[int]:
-    config = uvicorn.Config(app, http=Protocol, lifespan="off", log_config=None, port=0)
-    server = uvicorn.Server(config)
-    task = asyncio.create_task(server.serve())
-    try:
-        async with asyncio.timeout(10):
-            while not server.started:
-                await asyncio.sleep(0.01)
-        yield server.servers[0].sockets[0].getsockname()[1]
-    finally:
-        server.should_exit = True
-        await task
+    server = uvicorn.Server(uvicorn.Config(app, http=Protocol, lifespan="off", log_config=None))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        task = asyncio.create_task(server.serve(sockets=[listener]))
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            server.should_exit = True
+            await task
 
 
 async def test_a_client_that_leaves_is_noticed_after_a_body_of_any_size() -> None:
