@@ -22,6 +22,7 @@ from headrace.providers.resilience import (
     Circuit,
     RetryPolicy,
     Sleep,
+    named,
     operators,
 )
 from headrace.types import Embedded, Embedder, EmbedderCard, EmbedRequest, Target
@@ -169,6 +170,6 @@ class ResilientEmbedder:
             except ServiceError as error:
                 pause = self._retry.pause_s(error, attempt, self._chance)
                 if pause is None:
-                    error.retell(f"provider {self._name}: {error.message}")
+                    named(self._name, error)
                     raise
             await self._sleep(pause)

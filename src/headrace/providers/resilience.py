@@ -13,7 +13,9 @@ go up at once. Closing the stream closes the one below.
 
 import asyncio
 import contextlib
+import logging
 import random
+import re
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -30,6 +32,9 @@ from headrace.errors import (
     UpstreamTimeout,
 )
 from headrace.types import Backend, ChatRequest, Event, Started, TokenCounter
+
+_LOG = logging.getLogger("headrace.providers")
+_ADDRESS = re.compile(r"\bhttps?://[^\s,;]*[^\s,;:.]")
 
 Sleep = Callable[[float], Awaitable[None]]
 
@@ -242,7 +247,7 @@ class Named:
         except (Unauthorized, NotFound) as error:
             raise operators(self._name, error) from error
         except ServiceError as error:
-            error.retell(f"provider {self._name}: {error.message}")
+            named(self._name, error)
             raise
 
 
@@ -329,6 +334,14 @@ async def opening(events: AsyncIterator[Event], *, within_s: float = 0.0) -> lis
             raise
         raise UpstreamTimeout(f"no content within {within_s:g} s") from None
     return read
+
+
+def named(name: str, error: ServiceError) -> None:
+    """Make an error a client's view of it: the provider's name; its address is for the log."""
+    public = _ADDRESS.sub("its server", error.message)
+    if public != error.message:
+        _LOG.warning("provider %s: %s", name, error.message)
+    error.retell(f"provider {name}: {public}")
 
 
 def operators(name: str, error: HeadraceError) -> UpstreamError:

@@ -235,6 +235,30 @@ async def test_an_operators_error_is_not_the_clients() -> None:
     assert "sk-123" not in caught.value.message
 
 
+@pytest.mark.parametrize(
+    ("message", "told"),
+    [
+        (
+            "cannot reach http://10.0.0.7:8000/v1/chat/completions: refused; is it running?",
+            "provider p: cannot reach its server: refused; is it running?",
+        ),
+        (
+            "https://a.internal/v1: no connection in time",
+            "provider p: its server: no connection in",
+        ),
+        ("it answered 500", "provider p: it answered 500"),
+    ],
+)
+async def test_a_client_is_not_told_where_a_provider_lives(
+    message: str, told: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(UpstreamError) as caught:
+        await collect(Named("p", InTurn([UpstreamError(message)])).stream(ASKED))
+    assert caught.value.message.startswith(told)
+    assert "://" not in caught.value.message
+    assert (message in caplog.text) == ("://" in message)
+
+
 @pytest.mark.parametrize("leave", ["close", "cancel"])
 async def test_leaving_reaches_the_bottom_at_once(leave: str) -> None:
     bottom = ScriptedBackend([STARTED, TextDelta(text="a"), Pause(seconds=60)])
