@@ -188,8 +188,7 @@ class Upstream:
     async def whole(self, call: HttpCall, *, deadline_s: float | None = None) -> dict[str, Any]:
         """POST, and the answer as one JSON object."""
         deadline = _Deadline(deadline_s, self._timeouts.total_s)
-        with mapped(call.url):
-            response = await deadline.wait(self._post(call), self._timeouts.first_byte_s)
+        response = await self._answer(call, deadline, self._timeouts.first_byte_s)
         try:
             with mapped(call.url):
                 await deadline.wait(self.check(response), self._timeouts.idle_s)
@@ -211,8 +210,7 @@ class Upstream:
         deadline = _Deadline(deadline_s, self._timeouts.total_s)
         sent = time.monotonic()
         first_byte_s = None if call.at_once else self._timeouts.first_byte_s
-        with mapped(call.url):
-            response = await deadline.wait(self._post(call), first_byte_s)
+        response = await self._answer(call, deadline, first_byte_s)
         begun = False
         try:
             if response.status != 200:
@@ -262,6 +260,17 @@ class Upstream:
             if isinstance(tree, dict):
                 found = cast("dict[str, object]", tree)
         raise self._error(response.status, found, retry_after_s(response.headers))
+
+    async def _answer(
+        self, call: HttpCall, deadline: "_Deadline", limit_s: float | None
+    ) -> aiohttp.ClientResponse:
+        """The answer's head; where there is none, nothing stays behind that waits for it."""
+        try:
+            with mapped(call.url):
+                return await deadline.wait(self._post(call), limit_s)
+        except BaseException:
+            deadline.end()
+            raise
 
     def _post(self, call: HttpCall) -> Awaitable[aiohttp.ClientResponse]:
         url = URL(call.url, encoded=True)

@@ -41,6 +41,7 @@ _PRAGMAS = (
     "synchronous=FULL",
     "foreign_keys=ON",
     "secure_delete=ON",  # what was deleted is overwritten
+    "cache_size=-512",  # KiB a connection; most of what is written lies at the tables' ends
 )
 
 
