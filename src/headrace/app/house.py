@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from headrace.gateway.control import Control
     from headrace.gateway.door import Door
     from headrace.gateway.exporter import Exporter
+    from headrace.gateway.http import ASGIApp, Receive, Scope, Send
     from headrace.gateway.live import Live
     from headrace.gateway.reload import ConfigState, Reloader
     from headrace.gateway.services import Health, ServedEmbedder, Services
@@ -100,8 +101,6 @@ class House:
         live.swap(services, opened.aclose)
 
     def _services(self, settings: Settings, opened: contextlib.AsyncExitStack) -> "Services":
-        from headrace.console.pages import PageInfo
-        from headrace.console.pages import build as build_pages
         from headrace.gateway import admin, exporter
         from headrace.gateway.price_sources import own_price, sources
         from headrace.gateway.prices import Prices
@@ -116,13 +115,7 @@ class House:
         models = served_models(settings, self._chat, opened, residency)
         models = fronted_models(settings, models, self._chat, self._control, self._shelf, residency)
         embedders = self._embedders(settings, opened, residency, models)
-        info = PageInfo(
-            models=tuple(models),
-            auth=settings.server.auth,
-            login=self._door is not None,
-            version=__version__,
-        )
-        pages = build_pages(lambda: info)
+        pages = _pages(tuple(models), auth=settings.server.auth, login=self._door is not None)
         extra = {"/": pages, "/static/": pages}
         control, door = self._control, self._door
         keys = None if control is None else control.keys
@@ -226,6 +219,22 @@ class House:
             return _engine_stats(await client.stats(), client.restarts)
         except HeadraceError:
             return None
+
+
+def _pages(models: tuple[str, ...], *, auth: bool, login: bool) -> "ASGIApp":
+    """The pages, made when one is first asked for: many a service shows none; Jinja is large."""
+    made: ASGIApp | None = None
+
+    async def app(scope: "Scope", receive: "Receive", send: "Send") -> None:
+        nonlocal made
+        if made is None:
+            from headrace.console.pages import PageInfo, build
+
+            info = PageInfo(models=models, auth=auth, login=login, version=__version__)
+            made = build(lambda: info)
+        await made(scope, receive, send)
+
+    return app
 
 
 @contextlib.asynccontextmanager

@@ -7,22 +7,18 @@ request names a key of a table and never a path.
 Source of the header values: OWASP HTTP Headers cheat sheet.
 """
 
-import functools
 import hashlib
 import mimetypes
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
-
-if TYPE_CHECKING:
-    from jinja2 import Template
 
 _HERE = Path(__file__).parent
 
@@ -57,10 +53,12 @@ class _Asset:
     etag: str
 
 
-def _page() -> "Template":
-    """The template, and Jinja; made when the page is first asked for, which is seldom."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+def build(info: Callable[[], PageInfo]) -> ASGIApp:
+    """The pages as one application; it serves `/` and `/static/*` and is mounted at the root.
 
+    Args:
+        info: Asked at every view of the page, so what it says is what is served now.
+    """
     templates = Environment(
         loader=FileSystemLoader(_HERE / "templates"),
         autoescape=True,
@@ -68,21 +66,12 @@ def _page() -> "Template":
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return templates.get_template("chat.html")
-
-
-def build(info: Callable[[], PageInfo]) -> ASGIApp:
-    """The pages as one application; it serves `/` and `/static/*` and is mounted at the root.
-
-    Args:
-        info: Asked at every view of the page, so what it says is what is served now.
-    """
-    page = functools.cache(_page)
+    template = templates.get_template("chat.html")
     assets = {path.name: _read(path) for path in sorted((_HERE / "static").iterdir())}
 
     async def chat_page(request: Request) -> Response:
         return Response(
-            page().render(info=info()),
+            template.render(info=info()),
             media_type="text/html",
             headers={**SECURITY_HEADERS, "cache-control": "no-store"},
         )
