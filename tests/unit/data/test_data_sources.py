@@ -85,7 +85,7 @@ def test_a_long_plain_file_is_cut_at_empty_lines_without_loss(tmp_path: Path) ->
         ("a.jsonl", b'{"text": 7}', "is a int"),
         ("a.jsonl", b"[1]", "a.jsonl:1"),
         ("a.jsonl.gz", b"not gzip", "cannot read"),
-        ("a.txt.gz", gzip.compress(b"cut off" * 99)[:20], "cannot read"),
+        ("a.txt.gz", gzip.compress(b"cut off" * 99, mtime=0)[:20], "cannot read"),
         ("a.txt", b"\xff\xfe\xff", "cannot read"),
     ],
 )
