@@ -9,11 +9,12 @@ bytes, a word of a prompt is one.
 import asyncio
 import contextlib
 import json
-import threading
 from collections import Counter
 from collections.abc import Generator
 from dataclasses import dataclass, field
 from typing import Any
+
+import loopback
 
 OVERHEAD = 7
 """Prompt tokens of the frame."""
@@ -57,48 +58,12 @@ class _Asked:
 def billing_provider() -> Generator[BillingProvider]:
     """Serve from a thread of its own."""
     fake = BillingProvider()
-    loop = asyncio.new_event_loop()
-    ready = threading.Event()
-    tasks: set[asyncio.Task[Any]] = set()
 
-    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        tasks.add(task)
-        try:
-            while await _serve(fake, reader, writer):
-                pass
-        except (ConnectionError, asyncio.IncompleteReadError):
-            pass
-        finally:
-            writer.close()
-            tasks.discard(task)
+    async def exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        return await _serve(fake, reader, writer)
 
-    async def main() -> asyncio.Server:
-        server = await asyncio.start_server(handle, "127.0.0.1", 0, backlog=512)
-        fake.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        ready.set()
-        return server
-
-    def run() -> None:
-        asyncio.set_event_loop(loop)
-        server = loop.run_until_complete(main())
-        loop.run_forever()
-        server.close()
-        for task in tasks:
-            task.cancel()
-        loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
-        loop.run_until_complete(loop.shutdown_asyncgens())
-        loop.close()
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    assert ready.wait(10)
-    try:
+    with loopback.serving(exchange) as fake.url:
         yield fake
-    finally:
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join(10)
 
 
 def _asked(body: dict[str, Any]) -> _Asked:

@@ -7,12 +7,13 @@ Official SDKs and our adapters are driven against the same one.
 import asyncio
 import json
 import struct
-import threading
 import zlib
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
+
+import loopback
 
 
 @dataclass(frozen=True)
@@ -66,49 +67,15 @@ def upstream(answers: Say | Sequence[Say] | Callable[[Asked], Say]) -> Generator
         return answers[min(len(fake.asked), len(answers)) - 1]
 
     fake = FakeUpstream(url="", answers=pick)
-    loop = asyncio.new_event_loop()
-    ready = threading.Event()
-    tasks: set[asyncio.Task[None]] = set()
 
-    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        tasks.add(task)
+    def connected() -> None:
         fake.connections += 1
-        try:
-            while await _serve_one(fake, reader, writer):
-                pass
-        except (ConnectionError, asyncio.IncompleteReadError):
-            pass
-        finally:
-            writer.close()
-            tasks.discard(task)
 
-    async def main() -> asyncio.Server:
-        server = await asyncio.start_server(handle, "127.0.0.1", 0)
-        fake.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        ready.set()
-        return server
+    async def exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        return await _serve_one(fake, reader, writer)
 
-    def run() -> None:
-        asyncio.set_event_loop(loop)
-        server = loop.run_until_complete(main())
-        loop.run_forever()
-        server.close()
-        for task in tasks:
-            task.cancel()
-        loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
-        loop.run_until_complete(loop.shutdown_asyncgens())
-        loop.close()
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    assert ready.wait(10)
-    try:
+    with loopback.serving(exchange, connected=connected) as fake.url:
         yield fake
-    finally:
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join(10)
 
 
 async def _serve_one(

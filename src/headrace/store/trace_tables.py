@@ -2,37 +2,28 @@
 
 from sqlalchemy import BigInteger, Column, Index, Table, Text
 
-from headrace.store.tables import metadata
-
-
-def _text(name: str) -> Column[str]:
-    return Column(name, Text, nullable=False, server_default="")
-
-
-def _number(name: str) -> Column[int]:
-    return Column(name, BigInteger, nullable=False, server_default="0")
-
+from headrace.store.tables import metadata, number, text
 
 traces = Table(
     "traces",
     metadata,
     Column("id", Text, primary_key=True),
-    _text("org"),
-    _text("team"),
-    _text("key"),
-    _text("feature"),
-    _text("end_user"),
-    _number("created_s"),
-    _text("model"),
-    _text("route"),
-    _number("status"),
-    _text("finish"),
-    _text("trace_id"),
-    _number("duration_us"),
-    _number("prompt_tokens"),
-    _number("completion_tokens"),
-    _number("cost_nanousd"),
-    _text("body"),
+    text("org"),
+    text("team"),
+    text("key"),
+    text("feature"),
+    text("end_user"),
+    number("created_s"),
+    text("model"),
+    text("route"),
+    number("status"),
+    text("finish"),
+    text("trace_id"),
+    number("duration_us"),
+    number("prompt_tokens"),
+    number("completion_tokens"),
+    number("cost_nanousd"),
+    text("body"),
     Index("traces_by_time", "created_s"),
     Index("traces_by_team", "team", "created_s"),
     Index("traces_by_end_user", "end_user"),
@@ -43,12 +34,12 @@ trace_contents = Table(
     "trace_contents",
     metadata,
     Column("id", Text, primary_key=True),
-    _text("org"),
-    _text("team"),
-    _text("key"),
-    _number("created_s"),
-    _text("prompt"),
-    _text("answer"),
+    text("org"),
+    text("team"),
+    text("key"),
+    number("created_s"),
+    text("prompt"),
+    text("answer"),
 )
 """Of sampled requests, redacted."""
 
