@@ -1,0 +1,1 @@
+"""Documents → passages with exact spans → answers that quote them, and a proof of each quote."""
