@@ -29,6 +29,7 @@ from headrace.types.content import (
 from headrace.types.embedding import Embedded, Embedder, EmbedderCard, EmbedRequest
 from headrace.types.events import (
     Citation,
+    CitationVerdict,
     Event,
     Finished,
     FinishReason,
@@ -78,6 +79,7 @@ __all__ = [
     "Choice",
     "Chunk",
     "Citation",
+    "CitationVerdict",
     "Collected",
     "Compare",
     "CompletionBackend",
