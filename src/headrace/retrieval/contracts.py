@@ -162,7 +162,7 @@ class IndexStore(Protocol):
         ...
 
     async def missing(self, generation: int, limit: int) -> Mapping[str, str]:
-        """What a generation has no vectors of: `Chunk.sha256` → `Chunk.embedded`, at most `limit`."""
+        """What a generation has no vectors of: `Chunk.sha256` → `Chunk.embedded`, `limit` at most."""
         ...
 
     async def fill(self, generation: int, vectors: Mapping[str, bytes]) -> int:
