@@ -162,7 +162,7 @@ class IndexStore(Protocol):
         ...
 
     async def missing(self, generation: int, limit: int) -> Mapping[str, str]:
-        """What a generation has no vectors of: `Chunk.sha256` → `Chunk.embedded`, `limit` at most."""
+        """What lacks vectors of a generation, `limit` at most: `Chunk.sha256` → `embedded`."""
         ...
 
     async def fill(self, generation: int, vectors: Mapping[str, bytes]) -> int:
