@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from headrace.errors import Conflict, InvalidParameter, NotFound
+from headrace.errors import Conflict, InvalidParameter, NotFound, StoreUnavailable
 from headrace.retrieval.contracts import IndexStore, Marks, Scope
 from headrace.types.retrieval import AllOf, AnyOf, Compare, Filter, Not, OneOf, Where
 from index_stores import ALL, KINDS, begun, entry, generation, opened, passage, vector
@@ -62,10 +62,7 @@ async def test_a_document_comes_back_as_it_went_in(store: IndexStore) -> None:
     assert row.sha256 == put.document.sha256
     assert row.readers == frozenset({"ann", "bob"})
     assert dict(row.metadata) == dict(put.document.metadata)
-    assert (
-        await store.neighbours("a", 0, 5, ALL) == list(put.chunks)
-        or tuple(await store.neighbours("a", 0, 5, ALL)) == put.chunks
-    )
+    assert tuple(await store.neighbours("a", 0, 5, ALL)) == put.chunks
     assert [c.ordinal for c in await store.neighbours("a", 1, 1, ALL)] == [1]
 
 
@@ -271,7 +268,7 @@ async def test_a_question_is_words_whatever_is_in_it(store: IndexStore, query: s
 
 async def test_rare_words_count_more_and_stopwords_nothing(store: IndexStore) -> None:
     await store.put([entry(f"d{i}", f"the river and the {i}") for i in range(20)])
-    await store.put([entry("rare", "heron"), entry("both", "heron river")])
+    await store.put([entry("rare", "heron cloud"), entry("both", "heron river")])
     assert (await ids(store, "the heron of the river"))[:2] == ["both", "rare"]
     assert await ids(store, "the and") != []  # nothing else is asked for
 
@@ -585,8 +582,6 @@ async def test_after_a_purge_all_is_as_before(store: IndexStore) -> None:
 
 
 async def test_a_closed_store_says_so(kind: str, tmp_path: Path) -> None:
-    from headrace.errors import StoreUnavailable
-
     async with begun(kind, tmp_path) as store:
         pass
     with pytest.raises(StoreUnavailable):
