@@ -94,7 +94,7 @@ def parse(text: str) -> Any:
     )
     try:
         root = html.document_fromstring(clean, parser=parser)
-    except (html.etree.ParserError, SyntaxError, ValueError) as error:
+    except (SyntaxError, ValueError) as error:
         raise CannotRead(Unreadable.NO_TEXT, f"there is no page in it: {error}") from None
     return root
 
