@@ -8,7 +8,6 @@ from headrace.config.settings import Settings
 LIVE = (
     "providers",
     "routes",
-    "indexes",
     "data_classes",
     "routing",
     "otlp",

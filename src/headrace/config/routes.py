@@ -2,8 +2,6 @@
 
 from dataclasses import dataclass
 
-from headrace.config.indexes import ContextSettings
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ProviderSettings:
@@ -134,7 +132,6 @@ class RouteSettings:
     """Keep answers of requests with a temperature and no seed too."""
     cache_hit_price: float = 0.0
     """What a hit costs, as a part of the answer's own price, 0 to 1."""
-    context: ContextSettings = ContextSettings()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from headrace.config.indexes import IndexSettings, RetrievalSettings
 from headrace.config.routes import (
     DataClassSettings,
     EmbeddingRouteSettings,
@@ -314,7 +313,6 @@ class Settings:
     oidc: OidcSettings = OidcSettings()
     routing: RoutingSettings = RoutingSettings()
     cache: CacheSettings = CacheSettings()
-    retrieval: RetrievalSettings = RetrievalSettings()
     files: FileSettings = FileSettings()
     batches: BatchSettings = BatchSettings()
     responses: ResponsesSettings = ResponsesSettings()
@@ -328,7 +326,6 @@ class Settings:
     embedding_routes: Mapping[str, EmbeddingRouteSettings] = field(
         default_factory=dict[str, EmbeddingRouteSettings]
     )
-    indexes: Mapping[str, IndexSettings] = field(default_factory=dict[str, IndexSettings])
     data_classes: Mapping[str, DataClassSettings] = field(
         default_factory=dict[str, DataClassSettings]
     )

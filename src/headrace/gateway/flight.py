@@ -108,7 +108,7 @@ class Flight:
         """The same events, each noted on its way."""
         async with closing(events):
             async for event in events:
-                self._note(prompt, event)
+                self.note(prompt, event)
                 yield event
 
     def headers(self) -> list[Header]:
@@ -191,7 +191,8 @@ class Flight:
         for sink in self.detail_sinks:
             sink.take(record, detail)
 
-    def _note(self, prompt: int, event: Event) -> None:
+    def note(self, prompt: int, event: Event) -> None:
+        """An event of a prompt is on its way."""
         now = time.monotonic()
         if self.detail is not None and self.detail.keeps_content:
             self.detail.see(prompt, event)

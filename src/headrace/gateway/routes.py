@@ -24,7 +24,7 @@ from headrace.gateway.codec import TextCodec
 from headrace.gateway.flight import Flight
 from headrace.gateway.http import Exchange, unless_left
 from headrace.gateway.services import Services
-from headrace.gateway.streams import merge, send_stream, whole
+from headrace.gateway.streams import gathered, merge, send_stream, whole
 from headrace.types import Caller, ChatRequest, Event
 from headrace.wire import openai_chat, openai_completions, token_calls
 from headrace.wire.openai_answers import AnswerInfo
@@ -56,12 +56,12 @@ async def chat(services: Services, exchange: Exchange, flight: Flight, caller: C
         return_token_ids=call.return_token_ids,
         logprobs=request.sampling.logprobs is not None,
     )
-    events = flight.watch(0, served.chat.stream(request))
     async with exchange.watched() as left:
         if not call.stream:
-            [collected] = await unless_left(whole([events]), left)
+            collected = await unless_left(gathered(flight, served.chat, request), left)
             await exchange.answer(200, openai_chat.encode(info, collected))
             return
+        events = flight.watch(0, served.chat.stream(request))
         encoder = openai_chat.ChunkEncoder(info)
 
         def push(_: int, event: Event) -> bytes:

@@ -25,7 +25,8 @@ from headrace.errors import HeadraceError
 from headrace.gateway.flight import Flight
 from headrace.gateway.http import ClientLeft, Exchange, closing, leaving, stop
 from headrace.gateway.services import Limits
-from headrace.types import Collected, Event, collect
+from headrace.providers.gathering import gatherer
+from headrace.types import Backend, ChatRequest, Collected, Event, collect, fold
 from headrace.wire.openai_errors import error_frame
 from headrace.wire.sse import DONE
 
@@ -81,6 +82,17 @@ async def merge(streams: Sequence[AsyncIterator[Event]]) -> AsyncIterator[Tagged
                 yield item
     finally:
         await stop(*tasks)
+
+
+async def gathered(flight: Flight, backend: Backend, request: ChatRequest) -> Collected:
+    """A whole answer of which nobody looks at parts; noted on the flight as it came."""
+    events: list[Event] = []
+    try:
+        await gatherer(backend)(request, events)
+    finally:
+        for event in events:
+            flight.note(0, event)
+    return fold(events)
 
 
 async def whole(streams: Sequence[AsyncIterator[Event]]) -> list[Collected]:

@@ -49,7 +49,10 @@ class Collector:
                 return Verdict(
                     Outcome.AGAIN if again else Outcome.REFUSED,
                     reason=f"{self.url} answered {answer.status}: {said}",
-                    retry_after_s=retry_after_s(answer.headers),
+                    retry_after_s=retry_after_s(
+                        milliseconds=answer.headers.get("retry-after-ms"),
+                        said=answer.headers.get("Retry-After"),
+                    ),
                 )
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             return Verdict(Outcome.AGAIN, reason=f"{self.url}: {error or type(error).__name__}")

@@ -21,6 +21,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
 
 from headrace.errors import DeadlineExceeded, HeadraceError, UpstreamTimeout
+from headrace.providers.gathering import gatherer
 from headrace.providers.resilience import closing
 from headrace.types import (
     Backend,
@@ -55,12 +56,40 @@ class Metered:
     def __init__(self, provider: str, model: str, backend: Backend) -> None:
         self.target = Target(provider=provider, model=model)
         self._backend = backend
+        self._gather = gatherer(backend)
 
     def stream(self, request: ChatRequest) -> AsyncIterator[Event]:
         """As `Backend.stream`."""
         trail = request.trail.fork()
         events = self._backend.stream(replace(request, trail=trail))
         return metered(events, self.target, trail, request.sampling)
+
+    async def gather(self, request: ChatRequest, into: list[Event]) -> None:
+        """The same events into a list; what is past the request's tokens is cut off it."""
+        trail = request.trail.fork()
+        book = _Book(self.target, trail, request.sampling)
+        found: list[Event] = []
+        failed: Exception | None = None
+        exceeded = False
+        try:
+            try:
+                await self._gather(replace(request, trail=trail), found)
+            except Exception as error:  # noqa: BLE001 - raised again once what came is counted
+                failed = error
+            finally:
+                for event in found:
+                    into.append(event)
+                    exceeded = book.see(event)
+                    if exceeded:
+                        break
+            if failed is not None and not exceeded:
+                raise failed
+            into.extend(book.cut())
+        except Exception as error:
+            book.failed(error)
+            raise
+        finally:
+            book.close()
 
 
 class MeteredCompletions:
@@ -119,50 +148,82 @@ async def metered(
         trail: The call's own.
         sampling: With what the call may use.
     """
-    began = time.monotonic()
-    meter = _Meter(trail, sampling, lost=True)
-    outcome = FinishReason.ABORT.value  # what it is where the generator is closed
+    book = _Book(target, trail, sampling)
     try:
         async with closing(events):
             async for event in events:
-                meter.see(event)
-                if isinstance(event, Finished) and event.usage is not None:
-                    outcome = event.reason.value
+                exceeded = book.see(event)
                 yield event
-                if meter.exceeded:
+                if exceeded:
                     break
-        if meter.exceeded and meter.said is None:
-            outcome = FinishReason.LENGTH.value
-            trail.note(
-                "metering",
-                f"{target.provider or 'the engine'} went on past the {sampling.max_tokens} tokens "
-                "that it was asked for and was cut there",
-                max_tokens=sampling.max_tokens or 0,
-            )
-            for finished in meter.cut():
-                yield finished
-    except HeadraceError as error:
-        outcome = error.code
+        for finished in book.cut():
+            yield finished
+    except Exception as error:
+        book.failed(error)
+        raise
+    finally:
+        book.close()
+
+
+class _Book:
+    """One call; in the end a leg."""
+
+    __slots__ = ("_began", "_meter", "_outcome", "_target", "_trail")
+
+    def __init__(self, target: Target, trail: Trail, sampling: SamplingParams) -> None:
+        self._began = time.monotonic()
+        self._target = target
+        self._trail = trail
+        self._meter = _Meter(trail, sampling, lost=True)
+        self._outcome = FinishReason.ABORT.value  # what it is where the call is cancelled
+
+    def see(self, event: Event) -> bool:
+        """Whether the call is past what it may have."""
+        self._meter.see(event)
+        if isinstance(event, Finished) and event.usage is not None:
+            self._outcome = event.reason.value
+        return self._meter.exceeded
+
+    def cut(self) -> list[Finished]:
+        """The ends of a call that was past it and had not said its own."""
+        meter, limit = self._meter, self._meter.sampling.max_tokens
+        if not meter.exceeded or meter.said is not None:
+            return []
+        self._outcome = FinishReason.LENGTH.value
+        self._trail.note(
+            "metering",
+            f"{self._target.provider or 'the engine'} went on past the {limit} tokens "
+            "that it was asked for and was cut there",
+            max_tokens=limit or 0,
+        )
+        return meter.cut()
+
+    def failed(self, error: Exception) -> None:
+        """It ends with this."""
+        meter = self._meter
+        if not isinstance(error, HeadraceError):
+            self._outcome = HeadraceError.code
+            meter.lost = False
+            return
+        self._outcome = error.code
         meter.lost = isinstance(error, DeadlineExceeded | UpstreamTimeout)
         said = getattr(error, "usage", None)
         if isinstance(said, Usage):
             meter.said = said
-        raise
-    except Exception:
-        outcome = HeadraceError.code
-        meter.lost = False
-        raise
-    finally:
-        trail.leg(
-            target,
+
+    def close(self) -> None:
+        """It has ended."""
+        meter = self._meter
+        self._trail.leg(
+            self._target,
             meter.usage(),
-            outcome=outcome,
-            seconds=time.monotonic() - began,
+            outcome=self._outcome,
+            seconds=time.monotonic() - self._began,
             # The engine's last word comes after the cancel; what a provider still did, nobody
             # knows, nor whether one that had not answered yet had begun.
             estimated=meter.said is None
             and (meter.started or meter.lost)
-            and not (trail.heard_all and not target.provider),
+            and not (self._trail.heard_all and not self._target.provider),
         )
 
 

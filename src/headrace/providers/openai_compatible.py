@@ -5,6 +5,8 @@ is retried (the server may have begun, and a caller above knows better whether t
 stream cut off in the middle is an error, never a short answer.
 """
 
+import functools
+import json
 from collections.abc import AsyncIterator, Callable
 from types import TracebackType
 from typing import Any, Self
@@ -12,6 +14,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from headrace.errors import UpstreamError
 from headrace.providers.anthropic import http_base, json_bytes
+from headrace.providers.gathering import read
 from headrace.providers.openai_errors import error_of
 from headrace.providers.openai_events import ChunkReader
 from headrace.providers.openai_requests import chat_body, completion_body
@@ -19,6 +22,8 @@ from headrace.providers.openai_whole import WholeReader
 from headrace.providers.provider import Authorize
 from headrace.providers.upstream import HttpCall, SseEvents, Timeouts, Upstream, trace_headers
 from headrace.types import ChatRequest, CompletionRequest, Event, ModelCard
+
+_MAX_LIST_BYTES = 4 << 20
 
 
 class OpenAICompatible:
@@ -98,8 +103,9 @@ class OpenAICompatible:
         """What the server serves; `context_tokens` is 0 where it does not tell."""
         async with self._upstream.get(f"{self._base}/models{self._query}") as response:
             await self._upstream.check(response)
-            found = await response.json(content_type=None)
+            raw = await response.read(_MAX_LIST_BYTES)
         try:
+            found = json.loads(raw)
             return [
                 ModelCard(
                     name=str(entry["id"]),
@@ -120,18 +126,33 @@ class OpenAICompatible:
     def stream(self, request: ChatRequest) -> AsyncIterator[Event]:
         """`Backend.stream` over POST /chat/completions."""
         stream = request.streamed or self._stream_always
+        build = functools.partial(self._chat_body, request, stream=stream)
+        return self._post("/chat/completions", build, request, stream=stream)
 
-        def body() -> dict[str, Any]:
-            return chat_body(
-                request,
-                model=self._model or request.model,
-                return_token_ids=self._return_token_ids,
-                strict=self._strict,
-                stream=stream,
-                continuous_usage=self._continuous_usage,
-            )
+    async def gather(self, request: ChatRequest, into: list[Event]) -> None:
+        """The events of `stream` into a list; of a call that is none they come all at once."""
+        if request.streamed or self._stream_always:
+            await read(self.stream(request), into)
+            return
+        build = functools.partial(self._chat_body, request, stream=False)
+        call = await self._call("/chat/completions", build, request, stream=False)
+        reader = WholeReader(choices=request.sampling.n)
+        trail = request.trail
+        trail.unseen = True
+        try:
+            await self._upstream.gather(call, reader, into, deadline_s=request.deadline_s)
+        finally:
+            trail.heard, trail.heard_all = reader.heard, reader.heard_all
 
-        return self._post("/chat/completions", body, request, stream=stream)
+    def _chat_body(self, request: ChatRequest, *, stream: bool) -> dict[str, Any]:
+        return chat_body(
+            request,
+            model=self._model or request.model,
+            return_token_ids=self._return_token_ids,
+            strict=self._strict,
+            stream=stream,
+            continuous_usage=self._continuous_usage,
+        )
 
     def complete(self, request: CompletionRequest) -> AsyncIterator[Event]:
         """`CompletionBackend.complete` over POST /completions."""
@@ -145,14 +166,14 @@ class OpenAICompatible:
 
         return self._post("/completions", body, request)
 
-    async def _post(
+    async def _call(
         self,
         path: str,
         build: Callable[[], dict[str, Any]],
         request: ChatRequest | CompletionRequest,
         *,
-        stream: bool = True,
-    ) -> AsyncIterator[Event]:
+        stream: bool,
+    ) -> HttpCall:
         answers = "text/event-stream" if stream else "application/json"
         headers = {"Accept": answers}
         if request.trace:
@@ -165,8 +186,17 @@ class OpenAICompatible:
             answers=answers,
             at_once=not stream,
         )
-        if self._authorize is not None:
-            call = await self._authorize(call)
+        return call if self._authorize is None else await self._authorize(call)
+
+    async def _post(
+        self,
+        path: str,
+        build: Callable[[], dict[str, Any]],
+        request: ChatRequest | CompletionRequest,
+        *,
+        stream: bool = True,
+    ) -> AsyncIterator[Event]:
+        call = await self._call(path, build, request, stream=stream)
         choices = request.sampling.n
         reader = SseEvents(ChunkReader(choices=choices)) if stream else WholeReader(choices=choices)
         events = self._upstream.stream(call, reader, deadline_s=request.deadline_s)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from headrace.config import DataClassSettings, Settings
 from headrace.errors import ConfigError, InvalidParameter, PlaceForbidden
+from headrace.providers.gathering import gatherer
 from headrace.types import (
     Backend,
     Caller,
@@ -133,12 +134,21 @@ class Resident:
     def __init__(self, place: Place, backend: Backend, residency: Residency) -> None:
         self.place = place
         self._backend = backend
+        self._gather = gatherer(backend)
         self._residency = residency
 
     def stream(self, request: ChatRequest) -> AsyncIterator[Event]:
         """As `Backend.stream`; no layer on the way of its events."""
         reason = self._residency.forbids(request.caller, self.place)
         return _refused(request, self.place, reason) if reason else self._backend.stream(request)
+
+    async def gather(self, request: ChatRequest, into: list[Event]) -> None:
+        """The same events into a list."""
+        reason = self._residency.forbids(request.caller, self.place)
+        if reason:
+            _note_refusal(request, self.place, reason)
+            raise PlaceForbidden(reason)
+        await self._gather(request, into)
 
 
 class ResidentCompletions:
@@ -172,6 +182,10 @@ class ResidentCounter:
 async def _refused(
     request: ChatRequest | CompletionRequest, place: Place, reason: str
 ) -> AsyncIterator[Event]:
-    request.trail.note("residency", f"not sent: {reason}", place=str(place))
+    _note_refusal(request, place, reason)
     raise PlaceForbidden(reason)
     yield  # what makes it a stream
+
+
+def _note_refusal(request: ChatRequest | CompletionRequest, place: Place, reason: str) -> None:
+    request.trail.note("residency", f"not sent: {reason}", place=str(place))

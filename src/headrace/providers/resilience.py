@@ -12,7 +12,6 @@ go up at once. Closing the stream closes the one below.
 """
 
 import asyncio
-import contextlib
 import logging
 import random
 import re
@@ -31,6 +30,7 @@ from headrace.errors import (
     UpstreamError,
     UpstreamTimeout,
 )
+from headrace.providers.gathering import gatherer
 from headrace.types import Backend, ChatRequest, Event, Started, TokenCounter
 
 _LOG = logging.getLogger("headrace.providers")
@@ -77,6 +77,7 @@ class Retrying:
         chance: Callable[[], float] = random.random,
     ) -> None:
         self._backend = backend
+        self._gather = gatherer(backend)
         self._policy = policy
         self._sleep = sleep
         self._chance = chance
@@ -96,6 +97,20 @@ class Retrying:
             except ServiceError as error:
                 pause = self._policy.pause_s(error, attempt, self._chance)
                 if heard or pause is None:
+                    raise
+            await self._sleep(pause)
+
+    async def gather(self, request: ChatRequest, into: list[Event]) -> None:
+        """The same events into a list."""
+        before, attempt = len(into), 0
+        while True:
+            attempt += 1
+            try:
+                await self._gather(request, into)
+                return
+            except ServiceError as error:
+                pause = self._policy.pause_s(error, attempt, self._chance)
+                if len(into) > before or pause is None:
                     raise
             await self._sleep(pause)
 
@@ -143,31 +158,29 @@ class Circuit:
             return "closed"
         return "open" if self._clock() < self._trial_at else "half-open"
 
-    @contextlib.asynccontextmanager
-    async def attempt(self) -> AsyncGenerator[Callable[[], None]]:
+    def attempt(self) -> "_Attempt":
         """One try, whose errors count; call what it gives once, at the first sign of life.
 
-        Raises: NotReady where nothing is tried now.
+        Raises: NotReady, on entering, where nothing is tried now.
         """
-        trial = self._admit()
+        return _Attempt(self)
 
-        def heard() -> None:
-            self._trying = self._trying and not trial
-            self._trial_at, self._open_s = None, self._policy.open_s
+    def heard(self, *, trial: bool) -> None:
+        """A sign of life."""
+        self._trying = self._trying and not trial
+        self._trial_at, self._open_s = None, self._policy.open_s
 
-        try:
-            yield heard
+    def ended(self, error: BaseException | None, *, trial: bool) -> None:
+        """A try is over, in this way."""
+        if error is None:
             self._failures = 0
-        except DeadlineExceeded:
-            raise  # the caller's own time was short
-        except ServiceError as error:
-            self._failed(error, trial=trial)
-            raise
-        finally:
-            if trial:
-                self._trying = False
+        elif isinstance(error, ServiceError) and not isinstance(error, DeadlineExceeded):
+            self._failed(error, trial=trial)  # with a deadline the caller's own time was short
+        if trial:
+            self._trying = False
 
-    def _admit(self) -> bool:
+    def admit(self) -> bool:
+        """Begin a try; whether it is the trial. Raises: NotReady."""
         if self._trial_at is None:
             return False
         wait = self._trial_at - self._clock()
@@ -191,6 +204,26 @@ class Circuit:
         self._trial_at = self._clock() + self._open_s
 
 
+class _Attempt:
+    """Of a `Circuit`."""
+
+    __slots__ = ("_circuit", "_trial")
+
+    def __init__(self, circuit: Circuit) -> None:
+        self._circuit = circuit
+        self._trial = False
+
+    async def __aenter__(self) -> Callable[[], None]:
+        self._trial = self._circuit.admit()
+        return self._heard
+
+    async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        self._circuit.ended(error, trial=self._trial)
+
+    def _heard(self) -> None:
+        self._circuit.heard(trial=self._trial)
+
+
 class Breaker:
     """A `Backend` behind a `Circuit`."""
 
@@ -204,6 +237,7 @@ class Breaker:
     ) -> None:
         self._circuit = Circuit(name, policy, clock=clock)
         self._backend = backend
+        self._gather = gatherer(backend)
 
     def tell(self) -> str:
         """As `state`."""
@@ -227,6 +261,16 @@ class Breaker:
                     heard()
                 yield event
 
+    async def gather(self, request: ChatRequest, into: list[Event]) -> None:
+        """The same events into a list."""
+        before = len(into)
+        async with self._circuit.attempt() as heard:
+            try:
+                await self._gather(request, into)
+            finally:
+                if len(into) > before:
+                    heard()
+
 
 class Named:
     """Says which provider an error is of, and keeps the operator's errors from the client.
@@ -237,6 +281,7 @@ class Named:
     def __init__(self, name: str, backend: Backend) -> None:
         self._name = name
         self._backend = backend
+        self._gather = gatherer(backend)
 
     async def stream(self, request: ChatRequest) -> AsyncIterator[Event]:
         """As `Backend.stream`."""
@@ -244,6 +289,16 @@ class Named:
             async with closing(self._backend.stream(request)) as events:
                 async for event in events:
                     yield event
+        except (Unauthorized, NotFound) as error:
+            raise operators(self._name, error) from error
+        except ServiceError as error:
+            named(self._name, error)
+            raise
+
+    async def gather(self, request: ChatRequest, into: list[Event]) -> None:
+        """The same events into a list."""
+        try:
+            await self._gather(request, into)
         except (Unauthorized, NotFound) as error:
             raise operators(self._name, error) from error
         except ServiceError as error:

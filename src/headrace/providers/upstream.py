@@ -28,15 +28,19 @@ from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from typing import Any, Protocol, TypeVar, cast
 
-import aiohttp
-from yarl import URL
-
 from headrace.errors import (
     DeadlineExceeded,
     HeadraceError,
     ServiceError,
     UpstreamError,
     UpstreamTimeout,
+)
+from headrace.providers.http1 import (
+    Answer,
+    BrokenAnswer,
+    CannotConnect,
+    ConnectTimeout,
+    Pool,
 )
 from headrace.providers.patience import OutOfPatience, Patience
 from headrace.providers.sse import SseReader
@@ -170,35 +174,38 @@ class Upstream:
         self._error = error
         self._headers = dict(headers or {})
         self._max_connections = max_connections
-        self._session: aiohttp.ClientSession | None = None
+        self._pool: Pool | None = None
 
     async def close(self) -> None:
         """Close every connection."""
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            await pool.close()
 
     @contextlib.asynccontextmanager
-    async def get(self, url: str) -> AsyncGenerator[aiohttp.ClientResponse]:
+    async def get(self, url: str) -> AsyncGenerator[Answer]:
         """A GET, whatever its status."""
         with mapped(url):
-            async with self._open().get(url) as response:
-                yield response
+            answer = await self._open().get(url, {"Accept": "*/*"})
+            try:
+                yield answer
+            finally:
+                answer.close()
 
     async def whole(self, call: HttpCall, *, deadline_s: float | None = None) -> dict[str, Any]:
         """POST, and the answer as one JSON object."""
         deadline = _Deadline(deadline_s, self._timeouts.total_s)
-        response = await self._answer(call, deadline, self._timeouts.first_byte_s)
+        answer = await self._answer(call, deadline, self._timeouts.first_byte_s)
         try:
             with mapped(call.url):
-                await deadline.wait(self.check(response), self._timeouts.idle_s)
-                raw = await deadline.wait(response.content.read(_MAX_WHOLE_BYTES), None)
+                await deadline.wait(self.check(answer), self._timeouts.idle_s)
+                raw = await deadline.wait(answer.read(_MAX_WHOLE_BYTES), None)
             found = json.loads(raw)
         except (ValueError, RecursionError):
             raise UpstreamError(f"{call.url} answered no JSON") from None
         finally:
             deadline.end()
-            response.close()
+            answer.close()
         if not isinstance(found, dict):
             raise UpstreamError(f"{call.url} answered no JSON object")
         return cast("dict[str, Any]", found)
@@ -210,24 +217,18 @@ class Upstream:
         deadline = _Deadline(deadline_s, self._timeouts.total_s)
         sent = time.monotonic()
         first_byte_s = None if call.at_once else self._timeouts.first_byte_s
-        response = await self._answer(call, deadline, first_byte_s)
+        answer = await self._answer(call, deadline, first_byte_s)
         begun = False
         try:
-            if response.status != 200:
-                with mapped(call.url):
-                    await deadline.wait(self.check(response), self._timeouts.idle_s)
+            await self._check_begun(call, answer, deadline)
             begun = True
-            if response.content_type != call.answers:
-                raise UpstreamError(
-                    f"{call.url} answered {response.content_type or 'no content type'} where "
-                    f"{call.answers} was asked for"
-                )
+            _check_kind(call, answer)
             limit = first_byte_s
             if limit is not None:
                 limit = max(limit - (time.monotonic() - sent), 0.001)
-            while not reader.done and not response.content.at_eof():
+            while not reader.done and not answer.at_eof:
                 with mapped(call.url):
-                    received = await deadline.wait(response.content.readany(), limit)
+                    received = await deadline.wait(answer.read_some(), limit)
                 limit = None if call.at_once else self._timeouts.idle_s
                 if not received:
                     break
@@ -235,63 +236,92 @@ class Upstream:
                     yield event
             for event in reader.end():
                 yield event
-            if not response.content.at_eof():
-                with contextlib.suppress(aiohttp.ClientError, TimeoutError):
+            if not answer.ended:
+                with contextlib.suppress(BrokenAnswer, TimeoutError):
                     # The body's own end gives the connection back to be used again.
-                    await asyncio.wait_for(response.content.readany(), _BODY_END_S)
+                    await asyncio.wait_for(answer.read_some(), _BODY_END_S)
         except ServiceError as error:
             error.begun = begun
             raise
         finally:
             deadline.end()
-            # Not `release`: an answer that is still running must see the connection close.
-            response.close()
+            # An answer that is still running must see the connection close.
+            answer.close()
 
-    async def check(self, response: aiohttp.ClientResponse) -> None:
+    async def gather(
+        self, call: HttpCall, reader: EventReader, into: list[Event], *, deadline_s: float | None
+    ) -> None:
+        """As `stream` of a call that is `at_once`; the events go to the end of a list."""
+        deadline = _Deadline(deadline_s, self._timeouts.total_s)
+        answer = await self._answer(call, deadline, None)
+        begun = False
+        try:
+            await self._check_begun(call, answer, deadline)
+            begun = True
+            _check_kind(call, answer)
+            while not answer.at_eof:
+                with mapped(call.url):
+                    received = await deadline.wait(answer.read_some(), None)
+                into.extend(reader.push(received))
+            for event in reader.end():  # one by one: those before an error count
+                into.append(event)
+        except ServiceError as error:
+            error.begun = begun
+            raise
+        finally:
+            deadline.end()
+            answer.close()
+
+    async def check(self, answer: Answer) -> None:
         """Raise what an answer other than 200 means."""
-        if response.status == 200:
+        if answer.status == 200:
             return
-        raw = await response.content.read(_MAX_ERROR_BYTES)
-        found: object = raw.decode("utf-8", "replace").strip() or response.reason
+        raw = await answer.read(_MAX_ERROR_BYTES)
+        found: object = raw.decode("utf-8", "replace").strip() or answer.reason
         with contextlib.suppress(ValueError, RecursionError):
             tree = json.loads(raw)
             if isinstance(tree, list) and tree:  # Google wraps its streams' errors in a list
                 tree = cast("list[object]", tree)[0]
             if isinstance(tree, dict):
                 found = cast("dict[str, object]", tree)
-        raise self._error(response.status, found, retry_after_s(response.headers))
+        after_s = retry_after_s(
+            milliseconds=answer.header(b"retry-after-ms"), said=answer.header(b"retry-after")
+        )
+        raise self._error(answer.status, found, after_s)
 
-    async def _answer(
-        self, call: HttpCall, deadline: "_Deadline", limit_s: float | None
-    ) -> aiohttp.ClientResponse:
+    async def _check_begun(self, call: HttpCall, answer: Answer, deadline: "_Deadline") -> None:
+        if answer.status != 200:
+            with mapped(call.url):
+                await deadline.wait(self.check(answer), self._timeouts.idle_s)
+
+    async def _answer(self, call: HttpCall, deadline: "_Deadline", limit_s: float | None) -> Answer:
         """The answer's head; where there is none, nothing stays behind that waits for it."""
         try:
             with mapped(call.url):
-                return await deadline.wait(self._post(call), limit_s)
+                return await deadline.wait(
+                    self._open().post(call.url, call.headers, call.body), limit_s
+                )
         except BaseException:
             deadline.end()
             raise
 
-    def _post(self, call: HttpCall) -> Awaitable[aiohttp.ClientResponse]:
-        url = URL(call.url, encoded=True)
-        headers = {"Content-Type": "application/json", **call.headers}
-        return self._open().post(url, data=call.body, headers=headers, allow_redirects=False)
-
-    def _open(self) -> aiohttp.ClientSession:
-        if self._session is None:
-            self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(
-                    limit=self._max_connections, keepalive_timeout=_KEEP_ALIVE_S
-                ),
-                timeout=aiohttp.ClientTimeout(
-                    total=None,
-                    sock_connect=self._timeouts.connect_s,
-                    sock_read=None,
-                ),
-                headers=self._headers,
-                read_bufsize=1 << 16,
+    def _open(self) -> Pool:
+        if self._pool is None:
+            self._pool = Pool(
+                connect_s=self._timeouts.connect_s,
+                keep_s=_KEEP_ALIVE_S,
+                most=self._max_connections,
+                headers={"Content-Type": "application/json", **self._headers},
             )
-        return self._session
+        return self._pool
+
+
+def _check_kind(call: HttpCall, answer: Answer) -> None:
+    if answer.content_type != call.answers:
+        raise UpstreamError(
+            f"{call.url} answered {answer.content_type or 'no content type'} where "
+            f"{call.answers} was asked for"
+        )
 
 
 def trace_headers(trail: Trail) -> dict[str, str]:
@@ -302,13 +332,13 @@ def trace_headers(trail: Trail) -> dict[str, str]:
     return {"traceparent": trail.traceparent, **state}
 
 
-def retry_after_s(headers: Mapping[str, str]) -> int | None:
+def retry_after_s(*, milliseconds: str | None, said: str | None) -> int | None:
     """What `retry-after-ms` (OpenAI) or `Retry-After` (seconds or a date) says, rounded up."""
     found: float | None = None
     with contextlib.suppress(ValueError, OverflowError, TypeError):
-        if (said := headers.get("retry-after-ms")) is not None:
-            found = float(said) / 1000
-        elif (said := headers.get("Retry-After")) is not None:
+        if milliseconds is not None:
+            found = float(milliseconds) / 1000
+        elif said is not None:
             try:
                 found = float(said)
             except ValueError:
@@ -333,14 +363,13 @@ class mapped:
         match error:
             case None:
                 return
-            case aiohttp.ConnectionTimeoutError():
+            case ConnectTimeout():
                 raise UpstreamTimeout(f"{self._url}: no connection in time") from error
-            case aiohttp.ClientConnectorError():
-                cause = error.os_error.strerror or error.os_error
-                raise UpstreamError(f"cannot reach {self._url}: {cause}; is it running?") from error
+            case CannotConnect():
+                raise UpstreamError(f"cannot reach {self._url}: {error}; is it running?") from error
             case TimeoutError():
                 raise UpstreamTimeout(f"{self._url}: {error or 'timed out'}") from error
-            case aiohttp.ClientError() | OSError() | ValueError():
+            case BrokenAnswer() | OSError() | ValueError():
                 raise UpstreamError(f"{self._url}: {error or type(error).__name__}") from error
             case _:
                 return

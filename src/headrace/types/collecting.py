@@ -1,6 +1,6 @@
 """A stream of events folded into the answer that it spells."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field
 
 from headrace.types.content import ToolCallPart
@@ -30,10 +30,6 @@ class Choice:
     stop: str | int | None
     token_ids: tuple[int, ...]
     logprobs: tuple[TokenText, ...]
-    citations: tuple[Citation, ...] = ()
-    """In the order of their marks."""
-    not_in_sources: bool = False
-    """As `Finished` has it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,12 +44,20 @@ class Collected:
 async def collect(stream: AsyncIterator[Event]) -> Collected:
     """Fold a stream into the answer it spells; not streaming is this and nothing else.
 
-    Raises: RuntimeError where the stream breaks `Backend`'s invariants.
+    Raises: As `fold`.
+    """
+    return fold([event async for event in stream])
+
+
+def fold(events: Iterable[Event]) -> Collected:
+    """As `collect`, of events that are all there.
+
+    Raises: RuntimeError where they break `Backend`'s invariants.
     """
     started: Started | None = None
     usage: Usage | None = None
     pieces: dict[int, _Pieces] = {}
-    async for event in stream:
+    for event in events:
         match event:
             case Started():
                 started = event
@@ -61,7 +65,7 @@ async def collect(stream: AsyncIterator[Event]) -> Collected:
                 pieces.setdefault(event.index, _Pieces()).finished = event
                 usage = event.usage or usage
             case Citation():
-                pieces.setdefault(event.index, _Pieces()).citations.append(event)
+                pass
             case TextDelta() | ReasoningDelta() | ToolCallDelta():
                 pieces.setdefault(event.index, _Pieces()).add(event)
     if started is None or usage is None:
@@ -77,7 +81,6 @@ class _Pieces:
     calls: dict[int, list[str]] = field(default_factory=dict[int, list[str]])
     token_ids: list[int] = field(default_factory=list[int])
     logprobs: list[TokenText] = field(default_factory=list[TokenText])
-    citations: list[Citation] = field(default_factory=list[Citation])
     finished: Finished | None = None
 
     def add(self, event: TextDelta | ReasoningDelta | ToolCallDelta) -> None:
@@ -107,6 +110,4 @@ class _Pieces:
             stop=self.finished.stop,
             token_ids=tuple(self.token_ids),
             logprobs=tuple(self.logprobs),
-            citations=tuple(self.citations),
-            not_in_sources=self.finished.not_in_sources,
         )

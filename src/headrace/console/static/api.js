@@ -64,8 +64,7 @@ export async function* answer(request, { key, csrf, signal }) {
   if (!finished) throw new ApiFailure("The answer broke off before its end.");
 }
 
-/** An answer that is none -> what it says of itself. */
-export async function failureOf(response) {
+async function failureOf(response) {
   const status = response.status;
   const text = await response.text().catch(() => "");
   try {

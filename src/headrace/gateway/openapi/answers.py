@@ -14,7 +14,6 @@ from headrace.gateway.openapi.shapes import (
     record,
     some,
 )
-from headrace.types import CitationVerdict
 
 COUNT: Shape = {"type": "integer", "minimum": 0}
 _MAYBE_TEXT = nullable(TEXT)
@@ -69,23 +68,6 @@ _CALL = record(
 )
 _PROMPT_LOGPROBS = some(nullable(ANY_OBJECT))
 _TOP = {"id": TEXT, "created": COUNT, "model": TEXT, "system_fingerprint": _MAYBE_TEXT}
-_SPAN = record({"start": COUNT, "end": COUNT})
-_CITATION = record(
-    {
-        "source": COUNT,
-        "document": TEXT,
-        "title": TEXT,
-        "start": COUNT,
-        "end": COUNT,
-        "quote": TEXT,
-        "support": NUMBER,
-        "verdict": one(*(item.value for item in CitationVerdict)),
-        "reason": TEXT,
-        "claim": _SPAN,
-        "mark": _SPAN,
-    }
-)
-_CITED = {"citations": some(_CITATION)}
 _STOPPED = {"finish_reason": _FINISH, "stop_reason": either(TEXT, WHOLE, {"type": "null"})}
 CHAT = record(
     {
@@ -97,17 +79,12 @@ CHAT = record(
                     "index": COUNT,
                     "message": record(
                         {"role": one("assistant"), "content": _MAYBE_TEXT, "refusal": _MAYBE_TEXT},
-                        {
-                            "reasoning_content": TEXT,
-                            "tool_calls": some(_CALL, 1),
-                            "annotations": some(ANYTHING),
-                            **_CITED,
-                        },
+                        {"reasoning_content": TEXT, "tool_calls": some(_CALL, 1)},
                     ),
                     "logprobs": nullable(_LOGPROBS),
                     **_STOPPED,
                 },
-                {"token_ids": some(COUNT), "not_in_sources": one(True)},
+                {"token_ids": some(COUNT)},
             ),
             1,
         ),
@@ -151,8 +128,7 @@ _OUTPUT = either(
                         "text": TEXT,
                         "annotations": some(ANYTHING),
                         "logprobs": some(ANYTHING),
-                    },
-                    _CITED,
+                    }
                 )
             ),
         }
@@ -223,7 +199,6 @@ RESPONSE = record(
         "safety_identifier": TEXT,
         "usage": _RESPONSE_USAGE,
         "user": TEXT,
-        "not_in_sources": one(True),
     },
 )
 INPUT_ITEMS = record(

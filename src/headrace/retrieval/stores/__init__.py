@@ -1,1 +1,0 @@
-"""What keeps an index: SQLite embedded, and others behind the same contract."""
