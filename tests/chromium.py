@@ -73,34 +73,49 @@ def opened(
     browser: Browser, api: Any, *, width: int = 1120, height: int = 760, dark: bool = False
 ) -> Generator[Page]:
     """The page of `api`; at the end nothing may have been refused by its policy or thrown."""
-    with served(api) as url:
-        context = browser.new_context(
-            viewport=ViewportSize(width=width, height=height),
-            color_scheme="dark" if dark else "light",
-        )
-        page = context.new_page()
-        page.set_default_timeout(10_000)
-        wrong: list[str] = []
+    with served(api) as url, visited(browser, url, width=width, height=height, dark=dark) as page:
+        yield page
 
-        def threw(error: Error) -> None:
-            wrong.append(str(error))
 
-        page.on("pageerror", threw)
+@contextlib.contextmanager
+def visited(
+    browser: Browser,
+    url: str,
+    path: str = "/",
+    *,
+    width: int = 1120,
+    height: int = 760,
+    dark: bool = False,
+) -> Generator[Page]:
+    """As `opened`, of a service that runs already."""
+    context = browser.new_context(
+        viewport=ViewportSize(width=width, height=height),
+        color_scheme="dark" if dark else "light",
+    )
+    page = context.new_page()
+    page.set_default_timeout(10_000)
+    wrong: list[str] = []
 
-        def heard(line: ConsoleMessage) -> None:
-            if line.type == "error" and "Failed to load resource" not in line.text:
-                wrong.append(line.text)
+    def threw(error: Error) -> None:
+        wrong.append(str(error))
 
-        page.on("console", heard)
-        asked: list[str] = []
-        page.on("request", lambda request: asked.append(request.url))
-        page.goto(url)
-        try:
-            yield page
-            assert wrong == []
-            assert [address for address in asked if not address.startswith(url)] == []
-        finally:
-            context.close()
+    page.on("pageerror", threw)
+
+    def heard(line: ConsoleMessage) -> None:
+        if line.type == "error" and "Failed to load resource" not in line.text:
+            wrong.append(line.text)
+
+    page.on("console", heard)
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(url + path)
+    try:
+        yield page
+        assert wrong == []
+        there = (url, f"blob:{url}")
+        assert [address for address in asked if not address.startswith(there)] == []
+    finally:
+        context.close()
 
 
 def say(page: Page, text: str) -> None:

@@ -1,4 +1,5 @@
-"""The whole gateway over a scripted model: keys, ledger, stored answers, files, control plane.
+"""The whole gateway over a scripted model: keys, ledger, stored answers, files, control plane; with
+pages also traces and the console.
 
 On a real socket, in a thread of its own with everything that lives on its loop.
 """
@@ -8,26 +9,33 @@ import contextlib
 import socket
 import threading
 import time
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import uvicorn
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway_server import Script, services
+from headrace.config import TraceSettings
+from headrace.console import pages
 from headrace.gateway import admin
 from headrace.gateway.asgi import Services, build
 from headrace.gateway.batch_queue import BatchQueue
-from headrace.gateway.control import open_control
+from headrace.gateway.control import Control, open_control
 from headrace.gateway.file_store import FileLimits, FileStore
 from headrace.gateway.prices import Prices
 from headrace.gateway.services import ServedEmbedder
 from headrace.gateway.stored import StoredResponses
+from headrace.gateway.traces import open_traces
+from headrace.observe.metrics import Metrics
+from headrace.providers.metered import Metered
 from headrace.store.blobs import open_blobs
 from headrace.testing import HashEmbedder, reply
 from headrace.types import Target
 
 OWN = Target(provider="", model="m")
+Seed = Callable[[AsyncConnection], Awaitable[None]]
 
 
 @dataclass
@@ -64,16 +72,72 @@ async def _made(directory: Path, script: Script, whole: Whole) -> AsyncGenerator
         yield replace(services(script, base=base))
 
 
+@contextlib.asynccontextmanager
+async def _with_pages(
+    directory: Path, script: Script, whole: Whole, seed: Seed
+) -> AsyncGenerator[Services]:
+    url = f"sqlite:///{directory / 'whole.db'}"
+    async with open_control(url, directory, auth=True) as control:
+        whole.key = control.new_key or ""
+        await control.database.write(seed)
+        async with _console(control, url, script) as made:
+            yield made
+
+
+@contextlib.asynccontextmanager
+async def _console(control: Control, url: str, script: Script) -> AsyncGenerator[Services]:
+    metrics = Metrics()
+    async with open_traces(
+        TraceSettings(content_rate=1.0),
+        url,
+        database=control.database,
+        database_url=url,
+        changes=control.changes,
+        pipeline=metrics.pipelines.of("store"),
+    ) as traces:
+        shown = pages.PageInfo(models=("m",), auth=True, books=True, traces=True, version="0")
+        plane = admin.build(control.database, control.keys, changes=control.changes, traces=traces)
+        base = Services(
+            models={},
+            metrics=metrics,
+            keys=control.keys,
+            ledger=control.ledger,
+            prices=Prices(control.prices),
+            traces=traces,
+            detail_sinks=(traces,),
+            extra={
+                **dict.fromkeys((*pages.PATHS, "/static/"), pages.build(lambda: shown)),
+                admin.PREFIX: plane,
+            },
+        )
+        made = services(script, base=base)
+        model = replace(made.models["m"], chat=Metered("", "m", made.models["m"].chat))
+        yield replace(made, models={"m": model})
+
+
 @contextlib.contextmanager
-def serving_all(directory: Path, script: Script = reply) -> Generator[Whole]:
-    """Serve; state lies in the directory."""
+def serving_all(
+    directory: Path, script: Script = reply, *, pages_of: Seed | None = None
+) -> Generator[Whole]:
+    """Serve; state lies in the directory.
+
+    Args:
+        directory: Of the state.
+        script: What the model says.
+        pages_of: Writes the rows that the console is to show; None = there is no console.
+    """
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
     whole = Whole(port=listener.getsockname()[1])
     servers: list[uvicorn.Server] = []
 
     async def run() -> None:
-        async with _made(directory, script, whole) as made:
+        opened = (
+            _made(directory, script, whole)
+            if pages_of is None
+            else _with_pages(directory, script, whole, pages_of)
+        )
+        async with opened as made:
             config = uvicorn.Config(
                 build(made),  # pyright: ignore[reportArgumentType] - its ASGI types are narrower
                 log_level="critical",

@@ -115,9 +115,14 @@ class House:
         models = served_models(settings, self._chat, opened, residency)
         models = fronted_models(settings, models, self._chat, self._control, self._shelf, residency)
         embedders = self._embedders(settings, opened, residency, models)
-        pages = _pages(tuple(models), auth=settings.server.auth, login=self._door is not None)
-        extra = {"/": pages, "/static/": pages}
         control, door = self._control, self._door
+        extra = _pages(
+            tuple(models),
+            auth=settings.server.auth,
+            login=door is not None,
+            books=control is not None,
+            traces=self.traces is not None,
+        )
         keys = None if control is None else control.keys
         if door is not None:
             from headrace.gateway import login
@@ -221,7 +226,12 @@ class House:
             return None
 
 
-def _pages(models: tuple[str, ...], *, auth: bool, login: bool) -> "ASGIApp":
+_PAGES = ("/", "/spend", "/requests", "/static/")
+
+
+def _pages(
+    models: tuple[str, ...], *, auth: bool, login: bool, books: bool, traces: bool
+) -> "dict[str, ASGIApp]":
     """The pages, made when one is first asked for: many a service shows none; Jinja is large."""
     made: ASGIApp | None = None
 
@@ -230,11 +240,18 @@ def _pages(models: tuple[str, ...], *, auth: bool, login: bool) -> "ASGIApp":
         if made is None:
             from headrace.console.pages import PageInfo, build
 
-            info = PageInfo(models=models, auth=auth, login=login, version=__version__)
+            info = PageInfo(
+                models=models,
+                auth=auth,
+                login=login,
+                books=books,
+                traces=traces,
+                version=__version__,
+            )
             made = build(lambda: info)
         await made(scope, receive, send)
 
-    return app
+    return dict.fromkeys(_PAGES, app)
 
 
 @contextlib.asynccontextmanager

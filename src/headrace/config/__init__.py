@@ -3,9 +3,16 @@
 The only room that reads the environment.
 """
 
+from headrace.config.indexes import (
+    ContextSettings,
+    IndexSettings,
+    RetrievalSettings,
+    SourceSettings,
+)
 from headrace.config.live import LIVE, frozen_changes, is_live, take_over
 from headrace.config.places import (
     client_api_key,
+    index_dir,
     process_environment,
     secret,
     state_dir,
@@ -47,11 +54,13 @@ __all__ = [
     "AlertSettings",
     "BatchSettings",
     "CacheSettings",
+    "ContextSettings",
     "DataClassSettings",
     "EmbeddingRouteSettings",
     "EmbeddingSettings",
     "EngineSettings",
     "FileSettings",
+    "IndexSettings",
     "LogSettings",
     "ModelSettings",
     "OidcSettings",
@@ -60,16 +69,19 @@ __all__ = [
     "PricingSettings",
     "ProviderSettings",
     "ResponsesSettings",
+    "RetrievalSettings",
     "RouteSettings",
     "RoutingSettings",
     "RuleSettings",
     "ServerSettings",
     "Settings",
+    "SourceSettings",
     "StoreSettings",
     "TraceSettings",
     "as_dict",
     "client_api_key",
     "frozen_changes",
+    "index_dir",
     "is_live",
     "load",
     "process_environment",

@@ -8,6 +8,7 @@ from headrace.config.settings import Settings
 LIVE = (
     "providers",
     "routes",
+    "indexes",
     "data_classes",
     "routing",
     "otlp",

@@ -57,6 +57,12 @@ def state_dir(settings: Settings, environ: Mapping[str, str] | None = None) -> P
     return Path(base) / "headrace"
 
 
+def index_dir(settings: Settings) -> Path:
+    """Where indexes lie; not created here."""
+    given = settings.retrieval.directory
+    return Path(given).expanduser() if given else state_dir(settings) / "indexes"
+
+
 def store_url(settings: Settings) -> str:
     """Where keys, limits and the ledger are."""
     return settings.store.url or f"sqlite:///{state_dir(settings).absolute() / 'headrace.db'}"

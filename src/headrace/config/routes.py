@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from headrace.config.indexes import ContextSettings
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ProviderSettings:
@@ -132,6 +134,7 @@ class RouteSettings:
     """Keep answers of requests with a temperature and no seed too."""
     cache_hit_price: float = 0.0
     """What a hit costs, as a part of the answer's own price, 0 to 1."""
+    context: ContextSettings = ContextSettings()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

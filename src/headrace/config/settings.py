@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from headrace.config.indexes import IndexSettings, RetrievalSettings
 from headrace.config.routes import (
     DataClassSettings,
     EmbeddingRouteSettings,
@@ -313,6 +314,7 @@ class Settings:
     oidc: OidcSettings = OidcSettings()
     routing: RoutingSettings = RoutingSettings()
     cache: CacheSettings = CacheSettings()
+    retrieval: RetrievalSettings = RetrievalSettings()
     files: FileSettings = FileSettings()
     batches: BatchSettings = BatchSettings()
     responses: ResponsesSettings = ResponsesSettings()
@@ -326,6 +328,7 @@ class Settings:
     embedding_routes: Mapping[str, EmbeddingRouteSettings] = field(
         default_factory=dict[str, EmbeddingRouteSettings]
     )
+    indexes: Mapping[str, IndexSettings] = field(default_factory=dict[str, IndexSettings])
     data_classes: Mapping[str, DataClassSettings] = field(
         default_factory=dict[str, DataClassSettings]
     )

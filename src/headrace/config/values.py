@@ -2,9 +2,10 @@
 
 import difflib
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import is_dataclass, replace
 from typing import Any, cast, get_args, get_origin, get_type_hints
 
+from headrace.config.indexes import IndexSettings
 from headrace.config.routes import (
     DataClassSettings,
     EmbeddingRouteSettings,
@@ -20,6 +21,7 @@ TABLES: Mapping[str, type[Any]] = {
     "routes": RouteSettings,
     "embedding_routes": EmbeddingRouteSettings,
     "data_classes": DataClassSettings,
+    "indexes": IndexSettings,
 }
 
 
@@ -46,11 +48,32 @@ def table_of(
                 f"{origin}: unknown setting {f'{key}.{item}'!r}{nearest(item, hints)}"
             )
         wanted = hints[item]
-        if get_origin(wanted) is tuple:
+        if get_origin(wanted) is Mapping:
+            made[item] = _tables_of(get_args(wanted)[1], f"{key}.{item}", found, origin)
+        elif isinstance(wanted, type) and is_dataclass(wanted):
+            inner = _table(f"{key}.{item}", found, origin)
+            made[item] = wanted(**table_of(wanted, f"{key}.{item}", inner, origin))
+        elif get_origin(wanted) is tuple:
             made[item] = list_of(get_args(wanted)[0], f"{key}.{item}", found, origin)
         else:
             made[item] = coerce(f"{key}.{item}", found, wanted, origin)
     return made
+
+
+def _tables_of(kind: type[Any], key: str, found: object, origin: str) -> dict[str, Any]:
+    """Named tables within a table."""
+    return {
+        name: kind(
+            **table_of(kind, f"{key}.{name}", _table(f"{key}.{name}", inner, origin), origin)
+        )
+        for name, inner in _table(key, found, origin).items()
+    }
+
+
+def _table(key: str, found: object, origin: str) -> dict[str, object]:
+    if not isinstance(found, dict):
+        raise ConfigError(f"{origin}: {key} = {found!r} is no table; write [{key}] in TOML")
+    return cast("dict[str, object]", found)
 
 
 _LISTS = {str: "strings", float: "numbers", RuleSettings: "tables; write [[routes.NAME.rules]]"}

@@ -1,4 +1,8 @@
-"""What the service is (model names, auth, version) becomes the page at `/` and its static files.
+"""What the service is (model names, auth, version) becomes its pages and their static files.
+
+`/` talks to a model, `/spend` shows what was spent and what budgets have left, `/requests` what
+became of each request. The last two read the same API that programs use, with the person's own
+session or key, so they show nobody more than that does.
 
 Invariants: everything comes from this origin, and the Content-Security-Policy says so; no script or
 style stands in the page itself; the page holds no secret. Files are read once, at build, so a
@@ -9,7 +13,7 @@ Source of the header values: OWASP HTTP Headers cheat sheet.
 
 import hashlib
 import mimetypes
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,6 +48,26 @@ class PageInfo:
     version: str
     login: bool = False
     """True where people may log in with their issuer instead."""
+    books: bool = False
+    """True where there is a ledger to show."""
+    traces: bool = False
+    """True where requests leave traces."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Page:
+    path: str
+    template: str
+    name: str
+
+
+_PAGES = (
+    _Page(path="/", template="chat.html", name="Chat"),
+    _Page(path="/spend", template="spend.html", name="Spend"),
+    _Page(path="/requests", template="requests.html", name="Requests"),
+)
+PATHS = tuple(page.path for page in _PAGES)
+"""Of the pages, without what is below `/static/`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,7 +78,7 @@ class _Asset:
 
 
 def build(info: Callable[[], PageInfo]) -> ASGIApp:
-    """The pages as one application; it serves `/` and `/static/*` and is mounted at the root.
+    """The pages as one application; it serves `PATHS` and `/static/*` and is mounted at the root.
 
     Args:
         info: Asked at every view of the page, so what it says is what is served now.
@@ -66,15 +90,19 @@ def build(info: Callable[[], PageInfo]) -> ASGIApp:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    template = templates.get_template("chat.html")
     assets = {path.name: _read(path) for path in sorted((_HERE / "static").iterdir())}
 
-    async def chat_page(request: Request) -> Response:
-        return Response(
-            template.render(info=info()),
-            media_type="text/html",
-            headers={**SECURITY_HEADERS, "cache-control": "no-store"},
-        )
+    def view(page: _Page) -> Callable[[Request], Awaitable[Response]]:
+        template = templates.get_template(page.template)
+
+        async def shown(request: Request) -> Response:
+            return Response(
+                template.render(info=info(), pages=_PAGES, here=page),
+                media_type="text/html",
+                headers={**SECURITY_HEADERS, "cache-control": "no-store"},
+            )
+
+        return shown
 
     async def static_file(request: Request) -> Response:
         asset = assets.get(request.path_params["name"])
@@ -87,7 +115,7 @@ def build(info: Callable[[], PageInfo]) -> ASGIApp:
 
     return Starlette(
         routes=[
-            Route("/", chat_page, methods=["GET"]),
+            *(Route(page.path, view(page), methods=["GET"]) for page in _PAGES),
             Route("/static/{name}", static_file, methods=["GET"]),
         ]
     )

@@ -33,8 +33,20 @@ class Entry:
     document: SourceDocument
     chunks: tuple[Chunk, ...]
     vectors: Mapping[int, bytes]
-    """Generation → float32, little-endian, one row a chunk, each of length 1. Every generation that
-    is active or being built has its own."""
+    """Generation → float32, little-endian, one row a chunk, each of length 1. Of the active
+    generation always; one that is being built may be left out, and `fill` brings it."""
+    marks: "Marks | None" = None
+    """What is known of it beside others; None = what was marked before stays."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Marks:
+    """What a document is beside others of its index. Passages carry it to whoever reads them."""
+
+    superseded_by: str = ""
+    """The document that says it anew; empty = it is the newest there is."""
+    conflicts: tuple[str, ...] = ()
+    """Documents that say otherwise."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,6 +89,7 @@ class DocumentRow:
         default_factory=dict[str, str | int | float | bool]
     )
     superseded_by: str = ""
+    conflicts: tuple[str, ...] = ()
 
 
 class IndexStore(Protocol):
@@ -95,6 +108,11 @@ class IndexStore(Protocol):
 
     async def remove(self, documents: Sequence[str]) -> str:
         """Delete documents, those that are there, in one transaction."""
+        ...
+
+    async def mark(self, marks: Mapping[str, Marks]) -> str:
+        """Say of documents what they are beside others, in one transaction; those that are not
+        there are passed over. Needs no text and no vectors."""
         ...
 
     async def document(self, id: str, scope: Scope) -> SourceDocument | None:
@@ -117,6 +135,18 @@ class IndexStore(Protocol):
         """By cosine to one float32 vector of length 1."""
         ...
 
+    async def candidates(
+        self, generation: int, query: str, vector: bytes, k: int, scope: Scope
+    ) -> Found:
+        """The `k` best by keyword and the `k` best by cosine, of one snapshot, each passage once.
+
+        `features` of each has both scores, `bm25` and `cosine`, whichever list it is from, and its
+        place from 1 in the lists that have it, `bm25_rank` and `cosine_rank`. In order of
+        document and ordinal: ranking them is the caller's; `score` is 0. `shortfall` says why
+        there are fewer than `k`.
+        """
+        ...
+
     async def neighbours(
         self, document: str, first: int, last: int, scope: Scope
     ) -> Sequence[Chunk]:
@@ -129,6 +159,17 @@ class IndexStore(Protocol):
 
     async def begin(self, generation: Generation) -> None:
         """Start a generation beside the active one; it answers nothing until `activate`."""
+        ...
+
+    async def missing(self, generation: int, limit: int) -> Mapping[str, str]:
+        """What lacks vectors of a generation, `limit` at most: `Chunk.sha256` → `embedded`."""
+        ...
+
+    async def fill(self, generation: int, vectors: Mapping[str, bytes]) -> int:
+        """Give vectors to all chunks of these `Chunk.sha256` that lack them, in one transaction.
+
+        Returns: How many chunks had none.
+        """
         ...
 
     async def activate(self, number: int) -> None:

@@ -22,6 +22,18 @@ MILLION = 1_000_000
 MAX_DAYS = 36_500
 _DAY_S = 86_400
 _CHUNK = 500
+_EXACT = (
+    "id",
+    "org",
+    "team",
+    "key",
+    "end_user",
+    "model",
+    "route",
+    "status",
+    "finish",
+    "trace_id",
+)
 SCOPES = ("org", "team")
 
 
@@ -85,6 +97,8 @@ class Which:
     key: str | None = None
     end_user: str | None = None
     model: str | None = None
+    route: str | None = None
+    status: int | None = None
     finish: str | None = None
     trace_id: str | None = None
     since_s: int | None = None
@@ -207,9 +221,7 @@ async def _remove(connection: AsyncConnection, query: Select[Any]) -> int:
 
 def _conditions(which: Which) -> list[ColumnElement[bool]]:
     found: list[ColumnElement[bool]] = [
-        traces.c[name] == value
-        for name in ("id", "org", "team", "key", "end_user", "model", "finish", "trace_id")
-        if (value := getattr(which, name)) is not None
+        traces.c[name] == value for name in _EXACT if (value := getattr(which, name)) is not None
     ]
     if which.since_s is not None:
         found.append(traces.c.created_s >= which.since_s)

@@ -30,6 +30,10 @@ class Choice:
     stop: str | int | None
     token_ids: tuple[int, ...]
     logprobs: tuple[TokenText, ...]
+    citations: tuple[Citation, ...] = ()
+    """In the order of their marks."""
+    not_in_sources: bool = False
+    """As `Finished` has it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,7 +69,7 @@ def fold(events: Iterable[Event]) -> Collected:
                 pieces.setdefault(event.index, _Pieces()).finished = event
                 usage = event.usage or usage
             case Citation():
-                pass
+                pieces.setdefault(event.index, _Pieces()).citations.append(event)
             case TextDelta() | ReasoningDelta() | ToolCallDelta():
                 pieces.setdefault(event.index, _Pieces()).add(event)
     if started is None or usage is None:
@@ -81,6 +85,7 @@ class _Pieces:
     calls: dict[int, list[str]] = field(default_factory=dict[int, list[str]])
     token_ids: list[int] = field(default_factory=list[int])
     logprobs: list[TokenText] = field(default_factory=list[TokenText])
+    citations: list[Citation] = field(default_factory=list[Citation])
     finished: Finished | None = None
 
     def add(self, event: TextDelta | ReasoningDelta | ToolCallDelta) -> None:
@@ -110,4 +115,6 @@ class _Pieces:
             stop=self.finished.stop,
             token_ids=tuple(self.token_ids),
             logprobs=tuple(self.logprobs),
+            citations=tuple(self.citations),
+            not_in_sources=self.finished.not_in_sources,
         )

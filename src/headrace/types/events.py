@@ -104,13 +104,44 @@ class ToolCallDelta:
     logprobs: tuple[TokenText, ...] = ()
 
 
+class CitationVerdict(StrEnum):
+    """What a check of a cited claim against its source found."""
+
+    SUPPORTED = "supported"
+    UNSUPPORTED = "unsupported"  # the source does not say it
+    CONTRADICTED = "contradicted"  # it says otherwise: another number, date, name, or the opposite
+    MISQUOTED = "misquoted"  # quoted words that do not stand there
+    MISPLACED = "misplaced"  # another of the sources says it
+    INVENTED = "invented"  # there is no source of that number
+    UNCHECKED = "unchecked"
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Citation:
+    """A mark in the answer's text, which has been sent, and what was found where it points."""
+
     document: str
+    """Empty where the number is nobody's."""
     start: int
     end: int
+    """Of the span that supports the claim best, in characters of the document's text."""
     support: float
+    """How well, 0 to 1; comparable between claims."""
     index: int = 0
+    source: int = 0
+    """The number in the mark."""
+    title: str = ""
+    quote: str = ""
+    """The document's text from `start` to `end`."""
+    verdict: CitationVerdict = CitationVerdict.UNCHECKED
+    reason: str = ""
+    """Why it is not supported, in a sentence."""
+    claim_start: int = 0
+    claim_end: int = 0
+    """What of the choice's text is claimed, in characters of all its text so far."""
+    mark_start: int = 0
+    mark_end: int = 0
+    """Where the mark itself stands; equal = it was struck from the text."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -121,6 +152,8 @@ class Finished:
     index: int = 0
     stop: str | int | None = None
     usage: Usage | None = None
+    not_in_sources: bool = False
+    """The answer is that the sources it was to be made of do not say."""
 
 
 Event: TypeAlias = Started | TextDelta | ReasoningDelta | ToolCallDelta | Citation | Finished

@@ -12,6 +12,10 @@ the whole message is made of the same blocks. Anthropic counts cached tokens apa
 | tool_calls | tool_use |
 | content_filter | refusal |
 
+A text block ends where it is cited, with its `citations`; all of the message's, with their
+verdicts, are ours, on the message and on `message_delta` (`headrace.wire.citations`), as is
+`not_in_sources`.
+
 Source: Anthropic's API reference, Messages and streaming.
 """
 
@@ -34,6 +38,7 @@ from headrace.types import (
     Usage,
 )
 from headrace.wire.blocks import Block, BlockKind, Blocks, Growth
+from headrace.wire.citations import char_location, citation_object, is_shown
 from headrace.wire.sse import named_frame
 
 _REASONS = {
@@ -49,7 +54,8 @@ class MessageEncoder:
     def __init__(self, *, id: str, model: str) -> None:
         self._id = id
         self._model = model
-        self._blocks = Blocks()
+        self._blocks = Blocks(cut_at_citations=True)
+        self._citations: list[Citation] = []
 
     def push(self, event: Event) -> bytes:
         """Frames of one event.
@@ -69,13 +75,22 @@ class MessageEncoder:
                 stop = b"" if last is None else _frame("content_block_stop", index=last.at)
                 delta = stop_fields(event)
                 usage = usage_object(event.usage or Usage())
-                return stop + _frame("message_delta", delta=delta, usage=usage)
-            case Citation():  # its offsets are of our documents, not of Anthropic's kinds
-                return b""
+                ours = _ours(self._citations, event)
+                return stop + _frame("message_delta", delta=delta, usage=usage, **ours)
+            case Citation():
+                return self._cited(event)
 
     def end(self) -> bytes:
         """The last frame."""
         return _frame("message_stop")
+
+    def _cited(self, event: Citation) -> bytes:
+        self._citations.append(event)
+        block = self._blocks.cite(event) if is_shown(event) else None
+        if block is None:
+            return b""
+        delta = {"type": "citations_delta", "citation": char_location(event)}
+        return _frame("content_block_delta", index=block.at, delta=delta)
 
     def _grown(self, growth: Growth, event: TextDelta | ReasoningDelta | ToolCallDelta) -> bytes:
         block, frames = growth.block, b""
@@ -93,7 +108,8 @@ def encode(events: Iterable[Event], *, id: str, model: str) -> bytes:
 
     Raises: UpstreamError for a stream that never finished, or calls that no message can hold.
     """
-    blocks = Blocks()
+    blocks = Blocks(cut_at_citations=True)
+    citations: list[Citation] = []
     finished: Finished | None = None
     for event in events:
         match event:
@@ -101,14 +117,18 @@ def encode(events: Iterable[Event], *, id: str, model: str) -> bytes:
                 blocks.push(event)
             case Finished():
                 finished = event
-            case Started() | Citation():
+            case Citation():
+                citations.append(event)
+                if is_shown(event):
+                    blocks.cite(event)
+            case Started():
                 pass
     if finished is None:
         raise UpstreamError("the answer ended without saying why")
     message = _message(id, model)
     message |= {"content": [_whole(block) for block in blocks.all], **stop_fields(finished)}
     message["usage"] = usage_object(finished.usage or Usage())
-    return msgspec.json.encode(message)
+    return msgspec.json.encode(message | _ours(citations, finished))
 
 
 def encode_count(tokens: int) -> bytes:
@@ -135,6 +155,15 @@ def stop_fields(event: Finished) -> dict[str, Any]:
     if event.reason is FinishReason.STOP and isinstance(event.stop, str):
         return {"stop_reason": "stop_sequence", "stop_sequence": event.stop}
     return {"stop_reason": _REASONS.get(event.reason, "max_tokens"), "stop_sequence": None}
+
+
+def _ours(citations: list[Citation], finished: Finished) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    if citations:
+        found["citations"] = [citation_object(citation) for citation in citations]
+    if finished.not_in_sources:
+        found["not_in_sources"] = True
+    return found
 
 
 def _message(id: str, model: str) -> dict[str, Any]:
@@ -181,6 +210,8 @@ def _whole(block: Block) -> dict[str, Any]:
     match block.kind:
         case BlockKind.TEXT:
             body["text"] = block.text
+            if block.citations:
+                body["citations"] = [char_location(citation) for citation in block.citations]
         case BlockKind.REASONING:
             if not block.redacted:
                 body |= {"thinking": block.text, "signature": block.signature}

@@ -85,9 +85,9 @@ class BlockReader:
             )
         self._caching.take(fields)
         part = self._readers()[kind](fields, LABELS[role])
-        fields.close(
-            without_effect={"citations": ([],) if kind == "text" else ({"enabled": False},)}
-        )
+        if kind == "text":  # what a client was told of an answer; its text is all that is read
+            fields.array("citations")
+        fields.close(without_effect={"citations": ({"enabled": False},)})
         return part
 
     def _readers(self) -> dict[str, Callable[[Fields, Label], Part]]:

@@ -2,14 +2,15 @@
 
 Anthropic's messages and OpenAI's responses are lists of such blocks, each opened, filled and closed
 before the next. Invariants: a block of text or reasoning is never empty; every call has an id and
-a name; deltas of a call that was closed already are an `UpstreamError`.
+a name; deltas of a call that was closed already are an `UpstreamError`; a citation belongs to the
+text before it.
 """
 
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 from headrace.errors import UpstreamError
-from headrace.types import ReasoningDelta, TextDelta, TokenText, ToolCallDelta
+from headrace.types import Citation, ReasoningDelta, TextDelta, TokenText, ToolCallDelta
 
 
 class BlockKind(StrEnum):
@@ -33,6 +34,9 @@ class Block:
     signature: str = ""
     redacted: bool = False
     logprobs: list[TokenText] = field(default_factory=list[TokenText])
+    base: int = 0
+    """Characters of text in the blocks before it."""
+    citations: list[Citation] = field(default_factory=list[Citation])
 
     @property
     def text(self) -> str:
@@ -50,11 +54,17 @@ class Growth:
 
 
 class Blocks:
-    """`push` the deltas of one choice, then `close`."""
+    """`push` the deltas of one choice, and `cite`, then `close`."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, cut_at_citations: bool = False) -> None:
+        """
+        Args:
+            cut_at_citations: Text after a citation is another block.
+        """
         self.all: list[Block] = []
         self._open: Block | None = None
+        self._cut = cut_at_citations
+        self._characters = 0
 
     def push(self, event: TextDelta | ReasoningDelta | ToolCallDelta) -> Growth | None:
         """Take a delta; None where nothing can be seen of it yet.
@@ -70,6 +80,7 @@ class Blocks:
                     return None
                 growth = self._same(BlockKind.TEXT)
                 growth.block.pieces.append(event.text)
+                self._characters += len(event.text)
                 growth.block.logprobs += event.logprobs
             case ReasoningDelta():
                 if not event.text and not event.signature:
@@ -80,6 +91,13 @@ class Blocks:
                 growth.block.redacted = event.redacted
         return growth
 
+    def cite(self, citation: Citation) -> Block | None:
+        """Add it to the text that is open, which it ends; None where no text is."""
+        if self._open is None or self._open.kind is not BlockKind.TEXT:
+            return None
+        self._open.citations.append(citation)
+        return self._open
+
     def close(self) -> Block | None:
         """The answer has ended: its last block, if one was open."""
         last, self._open = self._open, None
@@ -89,9 +107,10 @@ class Blocks:
         current = self._open
         # A signature ends the reasoning that it signs; what follows is another block.
         signed = current is not None and current.signature != ""
-        if current is not None and current.kind is kind and not signed:
+        cited = current is not None and self._cut and bool(current.citations)
+        if current is not None and current.kind is kind and not signed and not cited:
             return Growth(block=current)
-        return self._next(Block(kind=kind, at=len(self.all)))
+        return self._next(Block(kind=kind, at=len(self.all), base=self._characters))
 
     def _call(self, event: ToolCallDelta) -> Growth:
         current = self._open

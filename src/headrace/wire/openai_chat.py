@@ -21,6 +21,9 @@ them by name. `user` and `safety_identifier` go to the usage record. The extras 
 `add_generation_prompt`, `continue_final_message`) and `deadline_s`, seconds until the answer is
 cut.
 
+An answer from sources has `annotations` and `citations` (`headrace.wire.citations`), in a stream in
+a delta behind the text they speak of, and `not_in_sources` where it says that the sources do not.
+
 In a stream the role comes in the first delta of each choice, the reason in its own last chunk, and
 with `stream_options.include_usage` a chunk with no choices ends it. Source: OpenAI's API reference.
 """
@@ -35,6 +38,7 @@ from headrace.errors import InvalidParameter
 from headrace.types import (
     ChatRequest,
     Choice,
+    Citation,
     Collected,
     Event,
     Finished,
@@ -51,6 +55,7 @@ from headrace.types import (
     Usage,
 )
 from headrace.wire import openai_answers as answers
+from headrace.wire.citations import chat_fields
 from headrace.wire.json_body import Fields, object_at, one_of, parse, shown
 from headrace.wire.openai_messages import decode_messages, decode_tools
 from headrace.wire.sampling import MAX_TOKENS, decode_logprobs, decode_sampling
@@ -262,9 +267,11 @@ class ChunkEncoder:
             case Finished():
                 self._usage = event.usage or self._usage
                 finish = answers.finish_fields(event.reason, event.stop)
+                if event.not_in_sources:
+                    finish["not_in_sources"] = True
                 return self._role(event.index) + self._chunk(event.index, {}, finish)
-            case _:  # a citation has no place in OpenAI's chunks yet
-                return b""
+            case Citation():
+                return self._role(event.index) + self._chunk(event.index, chat_fields([event]), {})
 
     def end(self) -> bytes:
         """The usage chunk, where it was asked for."""
@@ -330,12 +337,15 @@ def _choice(info: answers.AnswerInfo, choice: Choice) -> dict[str, Any]:
         message["reasoning_content"] = choice.reasoning
     if choice.tool_calls:
         message["tool_calls"] = [_tool_call(call) for call in choice.tool_calls]
+    message |= chat_fields(choice.citations)
     body: dict[str, Any] = {
         "index": choice.index,
         "message": message,
         "logprobs": answers.chat_logprobs(choice.logprobs) if info.logprobs else None,
         **answers.finish_fields(choice.finish, choice.stop),
     }
+    if choice.not_in_sources:
+        body["not_in_sources"] = True
     if info.return_token_ids:
         body["token_ids"] = choice.token_ids
     return body

@@ -3,8 +3,8 @@
 Every part gets the trust label of who wrote it: system and developer the operator, user the
 caller, assistant the model, tool results nobody. A tool result must answer a call of an earlier
 assistant message, as OpenAI demands. Of an assistant message's own past output, `refusal`,
-`audio`, `function_call` and `annotations` are accepted where they are null or empty, as clients
-send them back.
+`audio` and `function_call` are accepted where they are null or empty, `annotations` and `citations`
+always, as clients send them back.
 """
 
 import base64
@@ -41,7 +41,7 @@ LABELS = {
     Role.ASSISTANT: Label(integrity=Integrity.MODEL),
     Role.TOOL: Label(integrity=Integrity.UNTRUSTED),
 }
-_ASSISTANT_LEFTOVERS = {"refusal": ("",), "audio": (), "function_call": (), "annotations": ([],)}
+_ASSISTANT_LEFTOVERS = {"refusal": ("",), "audio": (), "function_call": ()}
 
 
 def decode_messages(value: object, path: str = "messages") -> tuple[Message, ...]:
@@ -107,6 +107,8 @@ def _assistant(fields: Fields, called: set[str]) -> Message:
     calls = fields.array("tool_calls") or []
     if fields.take("content") is not None or not calls:
         parts += _content(fields, Role.ASSISTANT)
+    fields.array("annotations")  # what a client was told of an answer; its text is all that is read
+    fields.array("citations")
     path = fields.at("tool_calls")
     parts += [_call(object_at(item, f"{path}[{at}]"), called) for at, item in enumerate(calls)]
     return Message(role=Role.ASSISTANT, parts=tuple(parts), name=_name(fields))

@@ -12,6 +12,10 @@ Open Responses has it.
 | length; deadline, abort and error, which cut short too | incomplete, max_output_tokens |
 | content_filter | incomplete, content_filter |
 
+A text part has `annotations` for what is cited in it, each also an event behind its text, and
+ours, `citations`, with the verdicts of all (`headrace.wire.citations`); `not_in_sources` is the
+response's.
+
 Source: OpenAI's API reference, Responses and streaming events.
 """
 
@@ -35,6 +39,7 @@ from headrace.types import (
     Usage,
 )
 from headrace.wire.blocks import Block, BlockKind, Blocks, Growth
+from headrace.wire.citations import citation_object, is_shown, response_annotation
 from headrace.wire.responses_items import REDACTED
 from headrace.wire.responses_request import ResponsesCall
 from headrace.wire.sse import DONE, named_frame
@@ -75,8 +80,10 @@ class ResponseEncoder:
                 self._finished = event
                 last = self._blocks.close()
                 return b"" if last is None else self._done(last)
-            case Citation():  # its offsets are of our documents, not of OpenAI's files
-                return b""
+            case Citation():
+                block = self._blocks.cite(event)
+                shown = block is not None and is_shown(event)
+                return self._annotated(block, event) if block is not None and shown else b""
 
     def end(self) -> bytes:
         """The last frame."""
@@ -110,8 +117,10 @@ class ResponseEncoder:
         cut = _incomplete(finished.reason)
         status = "completed" if cut is None else "incomplete"
         last = len(self._blocks.all) - 1
+        ours = {"not_in_sources": True} if finished.not_in_sources else {}
         return {
             **self._head,
+            **ours,
             "store": self.stored,
             "status": status,
             "completed_at": int(time.time()) if cut is None else None,
@@ -141,6 +150,16 @@ class ResponseEncoder:
                 kind = "response.function_call_arguments.delta"
                 more = {"delta": event.arguments}
         return frames + self._frame(kind, **where, **more) if more["delta"] else frames
+
+    def _annotated(self, block: Block, event: Citation) -> bytes:
+        return self._frame(
+            "response.output_text.annotation.added",
+            item_id=self._item_id(block),
+            output_index=block.at,
+            content_index=0,
+            annotation_index=sum(is_shown(item) for item in block.citations) - 1,
+            annotation=response_annotation(event, base=block.base),
+        )
 
     def _opened(self, block: Block) -> bytes:
         empty = Block(kind=block.kind, at=block.at, id=block.id, name=block.name)
@@ -243,7 +262,12 @@ def _part(block: Block) -> dict[str, Any]:
     kind = _PARTS[block.kind]
     if block.kind is BlockKind.REASONING:
         return {"type": kind, "text": block.text}
-    return {"type": kind, "text": block.text, "annotations": [], "logprobs": []}
+    shown = [item for item in block.citations if is_shown(item)]
+    annotations = [response_annotation(item, base=block.base) for item in shown]
+    part = {"type": kind, "text": block.text, "annotations": annotations, "logprobs": []}
+    if block.citations:
+        part["citations"] = [citation_object(item) for item in block.citations]
+    return part
 
 
 def _incomplete(reason: FinishReason) -> str | None:

@@ -241,8 +241,12 @@ def _part(fields: Fields, role: Role, label: Label) -> Part:
             part = _file(fields, label)
         case _:
             part = TextPart(text=string_at(fields.take("text"), fields.at("text")), label=label)
-    harmless = {"annotations": ([],), "logprobs": ([],)} if kind == "output_text" else {}
-    fields.close(without_effect=harmless)
+    if kind == "output_text":  # what a client was told of an answer; its text is all that is read
+        fields.array("annotations")
+        fields.array("citations")
+        fields.close(without_effect={"logprobs": ([],)})
+    else:
+        fields.close()
     return part
 
 

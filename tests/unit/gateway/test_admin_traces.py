@@ -111,6 +111,13 @@ async def test_lists_and_deletions_stay_within_reach(kind: str, tmp_path: Path) 
         status, found = await it("red.admin", "GET", "traces", tam="blue")
         assert (status, "tam" in found["error"]["message"]) == (400, True)
         assert (await it("red.admin", "GET", "traces", limit=1))[1]["has_more"] is True
+        for query, count in (
+            ({"route": "/v1/chat/completions", "status": 200}, 3),
+            ({"route": "/v1/messages"}, 0),
+            ({"status": 429}, 0),
+        ):
+            assert len((await it("red.admin", "GET", "traces", **query))[1]["data"]) == count
+        assert (await it("red.admin", "GET", "traces", status="4xx"))[0] == 400
 
         assert (await it("red.member", "DELETE", "traces", end_user="alice"))[0] == 403
         assert (await it("red.team_admin", "DELETE", "traces"))[0] == 400

@@ -64,7 +64,8 @@ export async function* answer(request, { key, csrf, signal }) {
   if (!finished) throw new ApiFailure("The answer broke off before its end.");
 }
 
-async function failureOf(response) {
+/** An answer that is none -> what it says of itself. */
+export async function failureOf(response) {
   const status = response.status;
   const text = await response.text().catch(() => "");
   try {

@@ -17,7 +17,8 @@ from headrace.store.database import bump
 from headrace.store.identity import RoleName, org_ids
 from headrace.store.traces import Policy, TraceRow, Which
 
-_FILTERS = ("id", "org", "team", "key", "end_user", "model", "finish", "trace_id")
+TEXTS = ("id", "org", "team", "key", "end_user", "model", "route", "finish", "trace_id")
+_FILTERS = (*TEXTS, "status")
 _TIMES = ("since_s", "until_s")
 _MOST = 1000
 
@@ -146,6 +147,8 @@ def _which(call: Call, *, more: tuple[str, ...] = ()) -> Which:
         key=query.get("key"),
         end_user=query.get("end_user"),
         model=query.get("model"),
+        route=query.get("route"),
+        status=call.whole("status", 0, most=599) if "status" in query else None,
         finish=query.get("finish"),
         trace_id=query.get("trace_id"),
         since_s=call.whole("since_s", 0) if "since_s" in query else None,

@@ -14,6 +14,7 @@ from headrace.gateway.openapi.shapes import (
     record,
     some,
 )
+from headrace.types import CitationVerdict
 
 COUNT: Shape = {"type": "integer", "minimum": 0}
 _MAYBE_TEXT = nullable(TEXT)
@@ -68,6 +69,23 @@ _CALL = record(
 )
 _PROMPT_LOGPROBS = some(nullable(ANY_OBJECT))
 _TOP = {"id": TEXT, "created": COUNT, "model": TEXT, "system_fingerprint": _MAYBE_TEXT}
+_SPAN = record({"start": COUNT, "end": COUNT})
+_CITATION = record(
+    {
+        "source": COUNT,
+        "document": TEXT,
+        "title": TEXT,
+        "start": COUNT,
+        "end": COUNT,
+        "quote": TEXT,
+        "support": NUMBER,
+        "verdict": one(*(item.value for item in CitationVerdict)),
+        "reason": TEXT,
+        "claim": _SPAN,
+        "mark": _SPAN,
+    }
+)
+_CITED = {"citations": some(_CITATION)}
 _STOPPED = {"finish_reason": _FINISH, "stop_reason": either(TEXT, WHOLE, {"type": "null"})}
 CHAT = record(
     {
@@ -79,12 +97,17 @@ CHAT = record(
                     "index": COUNT,
                     "message": record(
                         {"role": one("assistant"), "content": _MAYBE_TEXT, "refusal": _MAYBE_TEXT},
-                        {"reasoning_content": TEXT, "tool_calls": some(_CALL, 1)},
+                        {
+                            "reasoning_content": TEXT,
+                            "tool_calls": some(_CALL, 1),
+                            "annotations": some(ANYTHING),
+                            **_CITED,
+                        },
                     ),
                     "logprobs": nullable(_LOGPROBS),
                     **_STOPPED,
                 },
-                {"token_ids": some(COUNT)},
+                {"token_ids": some(COUNT), "not_in_sources": one(True)},
             ),
             1,
         ),
@@ -128,7 +151,8 @@ _OUTPUT = either(
                         "text": TEXT,
                         "annotations": some(ANYTHING),
                         "logprobs": some(ANYTHING),
-                    }
+                    },
+                    _CITED,
                 )
             ),
         }
@@ -199,6 +223,7 @@ RESPONSE = record(
         "safety_identifier": TEXT,
         "usage": _RESPONSE_USAGE,
         "user": TEXT,
+        "not_in_sources": one(True),
     },
 )
 INPUT_ITEMS = record(

@@ -20,7 +20,8 @@ BODIES: Mapping[tuple[str, str], type[Any]] = {
     ("POST", "traces/policies"): traces.PolicyBody,
 }
 _FILTERS: Mapping[str, Shape] = {
-    **dict.fromkeys(("id", "org", "team", "key", "end_user", "model", "finish", "trace_id"), TEXT),
+    **dict.fromkeys(traces.TEXTS, TEXT),
+    "status": whole(0, 599),
     "since_s": _TIME,
     "until_s": _TIME,
 }

@@ -6,6 +6,7 @@ than a schema can say (a tool's result must answer an earlier call), it answers 
 
 from headrace.gateway.openapi.shapes import (
     ANY_OBJECT,
+    ANYTHING,
     BOOLEAN,
     TEXT,
     Shape,
@@ -115,6 +116,8 @@ _TOOL_CALL = record(
     {"id": text(1, 256), "function": _CALLED},
     {"type": one("function"), "index": whole(0, MAX_TOOLS)},
 )
+_SAID_BEFORE = {"annotations": some(ANYTHING), "citations": some(ANYTHING)}
+"""Of an answer that a client sends back."""
 _MESSAGE = either(
     record({"role": one("system", "developer"), "content": _CHAT_TEXT}, _NAME),
     record({"role": one("user"), "content": either(TEXT, some(_USER_PART, 1))}, _NAME),
@@ -127,7 +130,7 @@ _MESSAGE = either(
             "refusal": one(""),
             "audio": one(),
             "function_call": one(),
-            "annotations": one([]),
+            **_SAID_BEFORE,
             **_NAME,
         },
     ),
@@ -211,7 +214,7 @@ _INPUT_PART = either(
 )
 _SAID = either(
     _INPUT_TEXT,
-    _typed("output_text", {"text": TEXT}, {"annotations": one([]), "logprobs": one([])}),
+    _typed("output_text", {"text": TEXT}, {**_SAID_BEFORE, "logprobs": one([])}),
 )
 _PHASE = {"phase": one("final_answer", "commentary")}
 _ITEM = either(
@@ -296,7 +299,7 @@ _CACHED = {
     "cache_control": record({"type": one("ephemeral")}, {"ttl": one("5m", "1h")}),
 }
 _OFF = {"citations": one({"enabled": False})}
-_BLOCK_TEXT = _typed("text", {"text": TEXT}, {"citations": one([]), **_CACHED})
+_BLOCK_TEXT = _typed("text", {"text": TEXT}, {"citations": some(ANYTHING), **_CACHED})
 _URL_SOURCE = _typed("url", {"url": _SOME_TEXT})
 _IMAGE_SOURCE = _typed("base64", {"media_type": text(1, 256), "data": _SOME_TEXT})
 _RESULT_TEXT = either(TEXT, some(_BLOCK_TEXT))

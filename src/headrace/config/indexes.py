@@ -1,0 +1,78 @@
+"""Settings of retrieval: where indexes lie, named ones with their sources, context of a route."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RetrievalSettings:
+    directory: str = ""
+    """Where indexes lie; empty = indexes in the state directory."""
+    webhook_secret: str = ""
+    """env:NAME or file:PATH of what signs calls of /v1/indexes/NAME/webhook; empty = there is no
+    webhook."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SourceSettings:
+    """`[indexes.NAME.sources.SOURCE]`: where documents come from."""
+
+    kind: str = "directory"
+    """directory | urls | s3."""
+    path: str = ""
+    """Of directory: it; of urls: a file with one URL a line."""
+    include: tuple[str, ...] = ()
+    """Of directory: patterns of files, as `*.md`; empty = all."""
+    exclude: tuple[str, ...] = ()
+    url: str = ""
+    """Of s3: the server's; empty = Amazon's."""
+    bucket: str = ""
+    prefix: str = ""
+    region: str = ""
+    readers: tuple[str, ...] = ()
+    """Principals who may read its documents, as user:NAME, team:NAME, org:NAME; empty = all who
+    may ask the index."""
+    fresh_s: int = 0
+    """How old the last good sync may be; 0 = as old as it likes."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class IndexSettings:
+    """`[indexes.NAME]`: an index that is there when the service starts."""
+
+    org: str = ""
+    """Whose it is; without `team` the installation's own, which administrators see."""
+    team: str = ""
+    shared: bool = False
+    """Every team may search it."""
+    embedder: str = ""
+    """Name of a model that makes vectors; empty = the only one that is served."""
+    chunk_tokens: int = 250
+    overlap_tokens: int = 32
+    parent_tokens: int = 1000
+    """About the size of what may be shown around a chunk; 0 = chunks have no parent."""
+    policy: str = "annotate"
+    """annotate | strike | retry | refuse | escalate: what becomes of a claim that its source does
+    not support."""
+    model: str = ""
+    """Which answers where a question names none; empty = the only one that is served."""
+    budget_tokens: int = 0
+    """Of the sources in an answer's prompt; 0 = half of the model's context."""
+    k: int = 20
+    """Passages that an answer's sources are chosen from."""
+    sources: Mapping[str, SourceSettings] = field(default_factory=dict[str, SourceSettings])
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ContextSettings:
+    """`[routes.NAME.context]`: questions to the route are answered from an index."""
+
+    index: str = ""
+    """Its name; empty = none."""
+    org: str = ""
+    """Whose it is, as `indexes.NAME.org`."""
+    team: str = ""
+    k: int = 0
+    """0 = as the index says; so for those below."""
+    budget_tokens: int = 0
+    policy: str = ""

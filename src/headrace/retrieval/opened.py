@@ -1,0 +1,333 @@
+"""One index that is open: documents go in, questions are answered, generations come and go.
+
+Invariants: a document is searchable whole or not at all; a question is answered by one generation;
+documents and their vectors are written to every generation whose model is here.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import NamedTuple, Protocol
+
+from headrace.errors import InvalidParameter, NotFound
+from headrace.retrieval import vectors
+from headrace.retrieval.contracts import DocumentRow, Entry, Generation, IndexStore, Scope
+from headrace.retrieval.parsing import ParserPool, Raw, Reading, Refusal, Unreadable, document
+from headrace.retrieval.pinned import Pinned
+from headrace.retrieval.refused import Refused
+from headrace.retrieval.shelving import Place
+from headrace.types import (
+    Chunk,
+    DocumentState,
+    DocumentStatus,
+    Embedded,
+    Embedder,
+    EmbedderCard,
+    EmbedRequest,
+    Errand,
+    Ingested,
+    NewDocument,
+    SearchRequest,
+    SearchResult,
+    SourceDocument,
+    total,
+)
+from headrace.types.retrieval import Compare, Where
+
+EVERYTHING = Scope(principals=None)
+MAX_ID = 1024
+_TRIES = 3
+
+
+class Cutter(Protocol):
+    """Cuts documents; `headrace.retrieval.chunking.Chunker` is one."""
+
+    digest: str
+
+    def chunks(self, document: SourceDocument) -> tuple[Chunk, ...]: ...
+
+
+class Seeker(Protocol):
+    """Ranks what a store finds; `headrace.retrieval.ranking.Retriever` is one."""
+
+    async def search(self, request: SearchRequest) -> SearchResult: ...
+
+
+Seek = Callable[[IndexStore, Embedder], Seeker]
+
+
+class _Read(NamedTuple):
+    """A document that was handed in and could be read."""
+
+    document: SourceDocument
+    chunks: tuple[Chunk, ...]
+    status: DocumentStatus
+
+
+class OpenIndex:
+    """Of one place; closed by whoever opened it."""
+
+    def __init__(
+        self, place: Place, store: IndexStore, cutter: Cutter, parsers: ParserPool, seek: Seek
+    ) -> None:
+        self.place = place
+        self.store = store
+        self.cutter = cutter
+        self.refused = Refused(place.path / "refused.db")
+        self._parsers = parsers
+        self._seek = seek
+
+    async def begin(self, embedder: Embedder, errand: Errand) -> None:
+        """Its first generation, which is active."""
+        await self.store.begin(await generation_for(1, embedder, self.cutter.digest, errand))
+
+    async def ingest(self, documents: Sequence[NewDocument], errand: Errand) -> Ingested:
+        """Read, cut, embed and put documents; each gets a status."""
+        check_ids(documents)
+        active = await self.store.active()
+        if active.chunking != self.cutter.digest:
+            raise InvalidParameter(
+                f"the index was cut as {active.chunking}, and {self.cutter.digest} is wanted: its "
+                "tokenizer or this version cuts otherwise; make a new index and sync it"
+            )
+        found = await asyncio.gather(*(self._read(item) for item in documents))
+        new = [item for item in found if isinstance(item, _Read)]
+        changed = [item for item in new if not await self._is_there(item.document)]
+        done = await self.write(changed, errand)
+        refused = [item for item in found if isinstance(item, DocumentStatus)]
+        await asyncio.to_thread(self.refused.note, refused, [item.document.id for item in new])
+        there = {item.document.id for item in new} - {item.document.id for item in changed}
+        return replace(done, documents=tuple(_told(item, there) for item in found))
+
+    async def write(self, read: Sequence["_Read"], errand: Errand) -> Ingested:
+        """Put documents with their vectors in every generation."""
+        for attempt in range(_TRIES):
+            models = await vectors.models_of(self.store, errand)
+            made = [
+                await vectors.make(
+                    self.store, model, [chunk for item in read for chunk in item.chunks], errand
+                )
+                for model in models
+            ]
+            entries = [
+                Entry(
+                    document=item.document,
+                    chunks=item.chunks,
+                    vectors={
+                        model.generation.number: vectors.joined(item.chunks, have)
+                        for model, have in zip(models, made, strict=True)
+                    },
+                )
+                for item in read
+            ]
+            try:
+                snapshot = await self.store.put(entries) if entries else await self.snapshot()
+            except (InvalidParameter, NotFound):
+                # Generations began, were dropped or took over since they were asked for.
+                if attempt + 1 == _TRIES:
+                    raise
+                continue
+            return Ingested(
+                documents=(),
+                snapshot=snapshot,
+                embedded=sum(have.embedded for have in made),
+                reused=sum(have.reused for have in made),
+                usage=total([have.usage for have in made]),
+            )
+        raise AssertionError("unreachable")
+
+    async def search(self, request: SearchRequest, errand: Errand) -> SearchResult:
+        """Of the generation that is active when it begins."""
+        for attempt in range(_TRIES):
+            active = await self.store.active()
+            try:
+                return await self.search_in(active, request, errand)
+            except NotFound:
+                # It was dropped meanwhile, long after another took over.
+                if attempt + 1 == _TRIES or (await self.store.active()) == active:
+                    raise
+        raise AssertionError("unreachable")
+
+    async def search_in(
+        self, generation: Generation, request: SearchRequest, errand: Errand
+    ) -> SearchResult:
+        """Of one generation, active or not."""
+        model = vectors.model_of(generation, errand)
+        embedder = _OnErrand(model.embedder, errand)
+        return await self._seek(Pinned(self.store, generation), embedder).search(request)
+
+    async def status(self, id: str, principals: frozenset[str] | None) -> DocumentStatus:
+        """Raises: NotFound."""
+        scope = Scope(principals=principals, filter=Where(field="id", value=id))
+        async for row in self.store.documents(scope):
+            return status_of(row)
+        refused = None
+        if principals is None:
+            refused = await asyncio.to_thread(self.refused.get, id)
+        if refused is None:
+            raise no_document(id)
+        return refused
+
+    async def statuses(
+        self, principals: frozenset[str] | None, *, after: str, limit: int
+    ) -> list[DocumentStatus]:
+        """By id, `limit` at most."""
+        where = Where(field="id", compare=Compare.GT, value=after) if after else None
+        found: list[DocumentStatus] = []
+        async for row in self.store.documents(Scope(principals=principals, filter=where)):
+            found.append(status_of(row))
+            if len(found) == limit:
+                break
+        if principals is None:
+            found += await asyncio.to_thread(self.refused.all, after=after, limit=limit)
+        return sorted(found, key=lambda item: item.id)[:limit]
+
+    async def remove(self, ids: Sequence[str]) -> None:
+        """Documents, and that they could not be read; their text is overwritten at once."""
+        await self.store.remove(ids)
+        await self.store.purge()
+        await asyncio.to_thread(self.refused.note, [], ids)
+
+    async def snapshot(self) -> str:
+        return await self.store.snapshot()
+
+    async def close(self) -> None:
+        await self.store.close()
+
+    async def _read(self, new: NewDocument) -> "_Read | DocumentStatus":
+        found = await self._reading(new)
+        if isinstance(found, Refusal):
+            return DocumentStatus(
+                id=new.id,
+                state=DocumentState.FAILED,
+                reason=found.reason.value,
+                detail=found.detail,
+                title=new.title or new.filename,
+            )
+        made = document(
+            new.id,
+            found,
+            title=new.title or found.title or new.filename,
+            modified_s=new.modified_s,
+            readers=new.readers,
+            integrity=new.integrity,
+            metadata=new.metadata,
+        )
+        chunks = await asyncio.to_thread(self.cutter.chunks, made)
+        if not chunks:
+            return DocumentStatus(
+                id=new.id,
+                state=DocumentState.FAILED,
+                reason=Unreadable.NO_TEXT.value,
+                detail="nothing in it is text",
+                title=made.title,
+            )
+        status = DocumentStatus(
+            id=new.id,
+            state=DocumentState.SEARCHABLE,
+            notes=found.notes,
+            title=made.title,
+            media_type=made.media_type,
+            sha256=made.sha256,
+            modified_s=made.modified_s,
+            chunks=len(chunks),
+            readers=made.readers,
+            metadata=made.metadata,
+        )
+        return _Read(made, chunks, status)
+
+    async def _reading(self, new: NewDocument) -> Reading | Refusal:
+        if new.filename:
+            raw = Raw(data=new.data, name=new.filename, media_type=new.media_type)
+            return await self._parsers.parse(raw)
+        # A text that is handed in is its own reading: spans count what the client sent.
+        text = new.data.decode("utf-8")
+        return Reading(text=text, media_type=new.media_type or "text/plain")
+
+    async def _is_there(self, new: SourceDocument) -> bool:
+        old = await self.store.document(new.id, EVERYTHING)
+        return old is not None and replace(old, modified_s=new.modified_s) == new
+
+
+class _OnErrand:
+    """An embedder whose calls are made on somebody's behalf: booked to them, in their trail."""
+
+    def __init__(self, embedder: Embedder, errand: Errand) -> None:
+        self._embedder = embedder
+        self._errand = errand
+
+    @property
+    def card(self) -> EmbedderCard:
+        return self._embedder.card
+
+    async def count(self, request: EmbedRequest) -> tuple[int, ...]:
+        return await self._embedder.count(request)
+
+    async def embed(self, request: EmbedRequest) -> Embedded:
+        errand = self._errand
+        return await self._embedder.embed(
+            replace(request, caller=errand.caller, trace=errand.trace, trail=errand.trail)
+        )
+
+
+async def generation_for(
+    number: int, embedder: Embedder, chunking: str, errand: Errand
+) -> Generation:
+    """A generation that this model makes; one that does not say its dimensions is asked."""
+    card = embedder.card
+    dimensions = card.dimensions
+    if not dimensions:
+        vector, _ = await vectors.embed_query(embedder, "dimensions", errand)
+        dimensions = len(vector) // 4
+    return Generation(
+        number=number,
+        embedder=card.name,
+        fingerprint=vectors.fingerprint_of(embedder),
+        dimensions=dimensions,
+        chunking=chunking,
+    )
+
+
+def check_ids(documents: Sequence[NewDocument]) -> None:
+    """Raises: InvalidParameter: An id that is empty, long, or there twice."""
+    seen: set[str] = set()
+    for at, item in enumerate(documents):
+        path = f"documents[{at}].id"
+        if not 0 < len(item.id) <= MAX_ID or "\0" in item.id:
+            raise InvalidParameter(
+                f"`{path}` has {len(item.id)} characters; it takes 1 to {MAX_ID}, none of them NUL",
+                param=path,
+            )
+        if item.id in seen:
+            raise InvalidParameter(f"`{path}` {item.id[:80]!r} is there twice", param=path)
+        seen.add(item.id)
+
+
+def no_document(id: str) -> NotFound:
+    return NotFound(f"there is no document {id[:80]!r} in this index", param="document")
+
+
+def status_of(row: DocumentRow) -> DocumentStatus:
+    """Of a document that is searchable."""
+    return DocumentStatus(
+        id=row.id,
+        state=DocumentState.SEARCHABLE,
+        title=row.title,
+        source=row.source,
+        media_type=row.media_type,
+        sha256=row.sha256,
+        modified_s=row.modified_s,
+        chunks=row.chunks,
+        readers=row.readers,
+        metadata=row.metadata,
+        superseded_by=row.superseded_by,
+        conflicts=row.conflicts,
+    )
+
+
+def _told(item: "_Read | DocumentStatus", there: set[str]) -> DocumentStatus:
+    if isinstance(item, DocumentStatus):
+        return item
+    if item.document.id in there:
+        return replace(item.status, state=DocumentState.UNCHANGED)
+    return item.status

@@ -1,0 +1,1 @@
+"""What keeps an index: SQLite embedded, and others behind the same contract."""

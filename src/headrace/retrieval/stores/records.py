@@ -1,0 +1,155 @@
+"""Rows of the database ⇄ documents, chunks and passages."""
+
+import json
+import sqlite3
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+from headrace.retrieval.contracts import DocumentRow, Generation
+from headrace.retrieval.stores.filters import fields
+from headrace.types import Chunk, Integrity, Passage, SourceDocument
+from headrace.types.retrieval import Scalar
+
+CHUNK = (
+    "c.document, c.ordinal, c.start, c.end, c.parent_start, c.parent_end, c.tokens, c.headings, "
+    "c.text"
+)
+DOCUMENT = (
+    "d.id, d.source, d.title, d.media_type, d.modified_s, d.integrity, d.sha256, d.readers, "
+    "d.metadata, d.chunks, d.superseded_by, d.conflicts"
+)
+_MANY = 500
+
+
+def dump(value: object) -> str:
+    """As JSON; lone surrogates are escaped, so SQLite takes whatever a document had."""
+    return json.dumps(value, ensure_ascii=True, separators=(",", ":"))
+
+
+def dump_metadata(metadata: Mapping[str, Scalar]) -> str:
+    return dump(fields(metadata))
+
+
+def encode(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")
+
+
+def decode(data: bytes) -> str:
+    return data.decode("utf-8", "surrogatepass")
+
+
+@lru_cache(4096)
+def _texts(data: str) -> tuple[str, ...]:
+    return tuple(json.loads(data))
+
+
+@lru_cache(4096)
+def _metadata(data: str) -> Mapping[str, Scalar]:
+    return json.loads(data)
+
+
+def readers_of(data: str | None) -> frozenset[str] | None:
+    return None if data is None else frozenset(_texts(data))
+
+
+def chunk_of(id: str, row: Sequence[Any]) -> Chunk:
+    """From the columns of CHUNK."""
+    _, ordinal, start, end, parent_start, parent_end, tokens, headings, text = row
+    return Chunk(
+        document=id,
+        ordinal=ordinal,
+        start=start,
+        end=end,
+        text=decode(text),
+        headings=_texts(headings),
+        parent_start=parent_start,
+        parent_end=parent_end,
+        tokens=tokens,
+    )
+
+
+def document_row(row: Sequence[Any]) -> DocumentRow:
+    """From the columns of DOCUMENT."""
+    return DocumentRow(
+        id=row[0],
+        source=row[1],
+        title=row[2],
+        media_type=row[3],
+        modified_s=row[4],
+        sha256=row[6].hex(),
+        readers=readers_of(row[7]),
+        chunks=row[9],
+        metadata=dict(_metadata(row[8])),
+        superseded_by=row[10],
+        conflicts=_texts(row[11]),
+    )
+
+
+def source_document(row: Sequence[Any], text: bytes) -> SourceDocument:
+    """From the columns of DOCUMENT and its text."""
+    return SourceDocument(
+        id=row[0],
+        text=decode(text),
+        source=row[1],
+        title=row[2],
+        media_type=row[3],
+        modified_s=row[4],
+        integrity=Integrity(row[5]),
+        readers=readers_of(row[7]),
+        metadata=dict(_metadata(row[8])),
+    )
+
+
+def generation_of(row: Sequence[Any]) -> Generation:
+    number, embedder, fingerprint, dimensions, chunking = row
+    return Generation(
+        number=number,
+        embedder=embedder,
+        fingerprint=fingerprint,
+        dimensions=dimensions,
+        chunking=chunking,
+    )
+
+
+def passages(
+    connection: sqlite3.Connection, rows: Sequence[int], scores: Sequence[float]
+) -> list[Passage]:
+    """Chunks by row, each with its score, in that order; all in one or a few statements."""
+    chunks = {
+        row[0]: row[1:] for row in _by_row(connection, f"c.row, {CHUNK}", "chunks c", "c", rows)
+    }
+    wanted = list({chunk[0] for chunk in chunks.values()})
+    documents = {
+        row[0]: row[1:]
+        for row in _by_row(connection, f"d.row, {DOCUMENT}", "documents d", "d", wanted)
+    }
+    found: list[Passage] = []
+    for row, score in zip(rows, scores, strict=True):
+        chunk = chunks[row]
+        document = documents[chunk[0]]
+        found.append(
+            Passage(
+                chunk=chunk_of(document[0], chunk),
+                title=document[2],
+                source=document[1],
+                modified_s=document[4],
+                integrity=Integrity(document[5]),
+                metadata=dict(_metadata(document[8])),
+                score=score,
+                superseded_by=document[10],
+                conflicts=_texts(document[11]),
+            )
+        )
+    return found
+
+
+def _by_row(
+    connection: sqlite3.Connection, columns: str, table: str, name: str, rows: Sequence[int]
+) -> Iterable[Sequence[Any]]:
+    for i in range(0, len(rows), _MANY):
+        some = rows[i : i + _MANY]
+        marks = ",".join("?" * len(some))
+        yield from connection.execute(
+            f"SELECT {columns} FROM {table} WHERE {name}.row IN ({marks})", some
+        )

@@ -1,0 +1,174 @@
+"""What a process holds in memory of an index: read from the record, kept up with it.
+
+A view follows the record by its sequence number: new chunks have higher rows, those that are gone
+are in `removed`. `State` is one moment of it and never changes, so a query that has begun is not
+disturbed by what comes.
+"""
+
+import sqlite3
+from collections import OrderedDict
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from headrace.retrieval.contracts import Scope
+from headrace.retrieval.stores import postings, words
+from headrace.retrieval.stores.atoms import Atoms, Mask, Rows
+from headrace.retrieval.stores.exact import Matrix, Vectors
+from headrace.retrieval.stores.schema import meta
+from headrace.retrieval.stores.writing import dimensions_of
+
+_SCOPES = 64
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class State:
+    """A moment of an index."""
+
+    seq: int
+    active: int
+    rows: Rows
+    """Of chunks, in order of arrival; a chunk's place is its index here."""
+    documents: npt.NDArray[np.int32]
+    """Of each chunk, the index of its document in `document_rows`."""
+    document_rows: Rows
+    lengths: npt.NDArray[np.int32]
+    alive: Mask
+    runs: tuple[postings.Run, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sight:
+    """What one scope lets through of one state."""
+
+    allowed: Mask
+    """Chunks."""
+    matching: int
+    seen: postings.Seen
+    """What its principals may read, whatever the filter."""
+
+
+class View:
+    """Not safe for threads: its owner lets in one at a time."""
+
+    def __init__(self) -> None:
+        self._forget()
+
+    def _forget(self) -> None:
+        none = np.zeros(0, np.int64)
+        self.state = State(
+            seq=-1,
+            active=0,
+            rows=none,
+            documents=none.astype(np.int32),
+            document_rows=none,
+            lengths=none.astype(np.int32),
+            alive=none.astype(np.bool_),
+            runs=(),
+        )
+        self._atoms = Atoms()
+        self._sights: OrderedDict[str, tuple[int, Sight]] = OrderedDict()
+        self._seen: OrderedDict[str, tuple[int, postings.Seen]] = OrderedDict()
+        self._vectors: dict[int, Vectors] = {}
+
+    def follow(self, connection: sqlite3.Connection) -> State:
+        """The state of the record as this connection's transaction sees it."""
+        seq, active, forgotten = meta(connection, "seq", "active", "forgotten")
+        if seq == self.state.seq:
+            return self.state
+        if self.state.seq < forgotten:
+            self._forget()
+        before = self.state
+        last = int(before.rows[-1]) if len(before.rows) else 0
+        found = connection.execute(
+            "SELECT row, document, length, terms FROM chunks WHERE row > ? ORDER BY row", (last,)
+        ).fetchall()
+        rows, documents, document_rows = before.rows, before.documents, before.document_rows
+        lengths, alive, runs = before.lengths, before.alive, before.runs
+        if found:
+            count = len(found)
+            owners = np.fromiter((f[1] for f in found), np.int64, count)
+            new = np.unique(owners)
+            documents = np.concatenate(
+                (documents, (len(document_rows) + np.searchsorted(new, owners)).astype(np.int32))
+            )
+            document_rows = np.concatenate((document_rows, new))
+            rows = np.concatenate((rows, np.fromiter((f[0] for f in found), np.int64, count)))
+            lengths = np.concatenate((lengths, np.fromiter((f[2] for f in found), np.int32, count)))
+            run = postings.build(len(before.rows), words.unpack([f[3] for f in found]))
+            runs = postings.grow(runs, run)
+        alive = np.concatenate((alive, np.ones(len(rows) - len(alive), np.bool_)))
+        gone = connection.execute(
+            "SELECT chunk FROM removed WHERE seq > ?", (before.seq,)
+        ).fetchall()
+        if gone and len(rows):
+            wanted = np.fromiter((chunk for (chunk,) in gone), np.int64, len(gone))
+            places = np.searchsorted(rows, wanted)
+            places[places == len(rows)] = 0
+            alive[places[rows[places] == wanted]] = False
+        self.state = State(
+            seq=seq,
+            active=active,
+            rows=rows,
+            documents=documents,
+            document_rows=document_rows,
+            lengths=lengths,
+            alive=alive,
+            runs=runs,
+        )
+        return self.state
+
+    def matrix(self, connection: sqlite3.Connection, generation: int) -> Matrix:
+        """The vectors of the state that was followed to.
+
+        Raises: NotFound.
+        """
+        dimensions = dimensions_of(connection, generation)
+        (filled,) = connection.execute(
+            "SELECT filled FROM generations WHERE number = ?", (generation,)
+        ).fetchone()
+        kept = self._vectors.get(generation)
+        if kept is None or kept.filled != filled:
+            kept = self._vectors[generation] = Vectors(generation, dimensions)
+            kept.filled = filled
+        kept.read(connection, self.state.rows)
+        return kept.snapshot()
+
+    def sight(self, connection: sqlite3.Connection, scope: Scope) -> Sight:
+        """What a scope lets through of the state that was followed to."""
+        state = self.state
+        who = repr(None if scope.principals is None else sorted(scope.principals))
+        key = f"{who} {scope.filter!r}"
+        kept = self._sights.get(key)
+        if kept is not None and kept[0] == state.seq:
+            self._sights.move_to_end(key)
+            return kept[1]
+        seen = self._see(connection, who, scope.principals)
+        allowed = seen.mask
+        if scope.filter is not None:
+            passing = self._atoms.passing(connection, state.document_rows, scope.filter)
+            allowed = allowed & passing[state.documents]
+        sight = Sight(allowed=allowed, matching=int(np.count_nonzero(allowed)), seen=seen)
+        self._sights[key] = (state.seq, sight)
+        while len(self._sights) > _SCOPES:
+            self._sights.popitem(last=False)
+        return sight
+
+    def _see(
+        self, connection: sqlite3.Connection, who: str, principals: frozenset[str] | None
+    ) -> postings.Seen:
+        state = self.state
+        kept = self._seen.get(who)
+        if kept is not None and kept[0] == state.seq:
+            self._seen.move_to_end(who)
+            return kept[1]
+        mask = state.alive
+        if principals is not None:
+            readable = self._atoms.readable(connection, state.document_rows, principals)
+            mask = mask & readable[state.documents]
+        seen = postings.see(mask, state.lengths)
+        self._seen[who] = (state.seq, seen)
+        while len(self._seen) > _SCOPES:
+            self._seen.popitem(last=False)
+        return seen

@@ -1,0 +1,133 @@
+"""Text → the words it is found by, each a hash of 64 bits.
+
+Words are runs of letters and digits, lower case, without accents, as SQLite's `unicode61` has
+them, and stemmed (`porter`); in scripts written without spaces each character is one. A hash
+instead of the word keeps the index small, and what it keeps of a text says little to who reads the
+file. Invariant: equal words give equal hashes, on every machine and in every version.
+"""
+
+import hashlib
+import re
+import unicodedata
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from headrace.retrieval.stores.porter import stem
+
+_UNSPACED = (
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"  # Thai, Lao; Burmese; Khmer
+    "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"  # kana; Han
+)
+_ASCII = re.compile(r"[a-z0-9]+")
+_ANY = re.compile(rf"[{_UNSPACED}]|(?:(?![{_UNSPACED}])[^\W_])+")
+_MARKS = re.compile(r"[\u0300-\u036f]")
+_MAX_COUNT = 255
+_KEPT_WORDS = 1 << 18
+
+STOPWORDS = frozenset(
+    re.findall(
+        r"\w+",
+        "a about an and are as at be been but by can could did do does for from had has have "
+        "he her his how i if in into is it its me my of on or our she so than that the their "
+        "them then there these they this those to was we were what when where which who whom "
+        "whose why will with would you your",
+    )
+)
+"""Words that nearly every question has; dropped where others are left."""
+
+Hashes = npt.NDArray[np.uint64]
+
+
+class _Stems(dict[str, int]):
+    """Word → hash of its stem; forgets all when it has grown large."""
+
+    def __missing__(self, word: str) -> int:
+        digest = hashlib.blake2b(stem(word).encode("utf-8", "surrogatepass"), digest_size=8)
+        value = int.from_bytes(digest.digest(), "little")
+        if len(self) >= _KEPT_WORDS:
+            self.clear()
+        self[word] = value
+        return value
+
+
+_stems = _Stems()
+
+
+def words(text: str) -> list[str]:
+    """The words of a text, in order."""
+    if text.isascii():
+        return _ASCII.findall(text.lower())
+    plain = unicodedata.normalize("NFC", _MARKS.sub("", unicodedata.normalize("NFD", text)))
+    return _ANY.findall(plain.lower())
+
+
+def hash_of(word: str) -> int:
+    """Of one word's stem."""
+    return _stems[word]
+
+
+class Terms(NamedTuple):
+    """What a chunk says: each of its words once."""
+
+    length: int
+    """Words, repeats counted, in its text and its titles."""
+    packed: bytes
+    """uint64 hashes, then a byte each: times in the text, then a byte each: times in titles."""
+
+
+def count(text: str, titles: Iterable[str]) -> Terms:
+    """The words of a chunk and of what stands above it."""
+    found: dict[int, int] = {}
+    length = 0
+    stems = _stems
+    for word in words(text):
+        key = stems[word]
+        found[key] = found.get(key, 0) + 1
+        length += 1
+    above: dict[int, int] = {}
+    for title in titles:
+        for word in words(title):
+            key = stems[word]
+            above[key] = above.get(key, 0) + 1
+            length += 1
+    for key in above:
+        found.setdefault(key, 0)
+    hashes = np.fromiter(found, np.uint64, len(found)).tobytes()
+    body = bytes([v if v < _MAX_COUNT else _MAX_COUNT for v in found.values()])
+    if not above:
+        return Terms(length, hashes + body + bytes(len(body)))
+    return Terms(length, hashes + body + bytes(min(above.get(k, 0), _MAX_COUNT) for k in found))
+
+
+class Unpacked(NamedTuple):
+    """`Terms.packed` of many chunks, end to end."""
+
+    hashes: Hashes
+    body: npt.NDArray[np.uint8]
+    titles: npt.NDArray[np.uint8]
+    counts: npt.NDArray[np.int64]
+    """Different words of each chunk."""
+
+
+def unpack(packed: list[bytes]) -> Unpacked:
+    """The reverse of `Terms.packed`, of many at once."""
+    counts = np.fromiter((len(p) // 10 for p in packed), np.int64, len(packed))
+    hashes = b"".join([p[: 8 * (len(p) // 10)] for p in packed])
+    body = b"".join([p[8 * (len(p) // 10) : 9 * (len(p) // 10)] for p in packed])
+    titles = b"".join([p[9 * (len(p) // 10) :] for p in packed])
+    return Unpacked(
+        np.frombuffer(hashes, np.uint64),
+        np.frombuffer(body, np.uint8),
+        np.frombuffer(titles, np.uint8),
+        counts,
+    )
+
+
+def query_terms(query: str) -> list[int]:
+    """The hashes of a question's words, each once, without stopwords where others are left."""
+    found = words(query)
+    kept = [word for word in found if word not in STOPWORDS] or found
+    return list(dict.fromkeys(_stems[word] for word in kept))

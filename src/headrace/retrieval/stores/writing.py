@@ -1,0 +1,301 @@
+"""What changes an index: functions of a connection inside a transaction.
+
+Each leaves documents, chunks, words, attributes and vectors in step, raises the sequence number,
+and says what is gone in `removed`.
+"""
+
+import json
+import sqlite3
+from collections.abc import Iterable, Mapping, Sequence
+
+from headrace.errors import Conflict, InvalidParameter, NotFound
+from headrace.retrieval.contracts import Entry, Generation, Marks
+from headrace.retrieval.stores import words
+from headrace.retrieval.stores.filters import check_document
+from headrace.retrieval.stores.records import dump, dump_metadata, encode
+from headrace.retrieval.stores.schema import create_vectors, meta, vectors_table
+from headrace.types.retrieval import Scalar
+
+MAX_DIMENSIONS = 16384
+
+
+class Prepared:
+    """An entry that was checked, and its words counted: all that needs no transaction."""
+
+    __slots__ = ("entry", "terms")
+
+    def __init__(self, entry: Entry) -> None:
+        check_entry(entry)
+        self.entry = entry
+        titles = (entry.document.title,)
+        self.terms = [words.count(c.text, (*titles, *c.headings)) for c in entry.chunks]
+
+
+def check_entry(entry: Entry) -> None:
+    """Refuse an entry whose parts do not belong together.
+
+    Raises: InvalidParameter.
+    """
+    document = entry.document
+    check_document(document)
+    for i, chunk in enumerate(entry.chunks):
+        where = f"chunk {i} of {document.id!r}"
+        if chunk.document != document.id or chunk.ordinal != i:
+            raise InvalidParameter(
+                f"{where} says it is chunk {chunk.ordinal} of {chunk.document!r}", param="chunks"
+            )
+        if document.text[chunk.start : chunk.end] != chunk.text:
+            raise InvalidParameter(
+                f"{where}: characters {chunk.start} to {chunk.end} of it are not its text",
+                param="chunks",
+            )
+    for generation, data in entry.vectors.items():
+        if len(data) % 4 or (entry.chunks and len(data) % len(entry.chunks)):
+            raise InvalidParameter(
+                f"vectors of generation {generation} of {document.id!r}: {len(data)} bytes are not "
+                f"float32 rows of {len(entry.chunks)} chunks",
+                param="vectors",
+            )
+
+
+def put(connection: sqlite3.Connection, entries: Sequence[Prepared]) -> int:
+    """Add or replace documents; the sequence number that has them."""
+    seq, active = _next(connection), meta(connection, "active")[0]
+    known = _generations(connection)
+    for prepared in entries:
+        entry = prepared.entry
+        _check_vectors(entry, known, active)
+        marks = ("", "[]")
+        old = connection.execute(
+            "SELECT row, metadata, readers, superseded_by, conflicts FROM documents WHERE id = ?",
+            (entry.document.id,),
+        ).fetchone()
+        if old is not None:
+            _delete(connection, old[:3], known, seq)
+            marks = old[3:]
+        if entry.marks is not None:
+            marks = (entry.marks.superseded_by, dump(entry.marks.conflicts))
+        _insert(connection, prepared, marks)
+    return seq
+
+
+def remove(connection: sqlite3.Connection, ids: Sequence[str]) -> int:
+    """Delete those documents that are there."""
+    seq, known = _next(connection), _generations(connection)
+    for id in dict.fromkeys(ids):
+        old = connection.execute(
+            "SELECT row, metadata, readers FROM documents WHERE id = ?", (id,)
+        ).fetchone()
+        if old is not None:
+            _delete(connection, old, known, seq)
+    return seq
+
+
+def mark(connection: sqlite3.Connection, marks: Mapping[str, Marks]) -> int:
+    """Say what documents are beside others."""
+    connection.executemany(
+        "UPDATE documents SET superseded_by = ?, conflicts = ? WHERE id = ?",
+        [(m.superseded_by, dump(m.conflicts), id) for id, m in marks.items()],
+    )
+    return _next(connection)
+
+
+def begin(connection: sqlite3.Connection, generation: Generation) -> None:
+    """A generation without vectors; the first of an index is active."""
+    (used,) = connection.execute(
+        "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'generations'"
+    ).fetchone()
+    if generation.number <= used:
+        raise Conflict(
+            f"generation {generation.number} exists or did; the next free number is {used + 1}"
+        )
+    if not 1 <= generation.dimensions <= MAX_DIMENSIONS:
+        raise InvalidParameter(
+            f"dimensions = {generation.dimensions} must be between 1 and {MAX_DIMENSIONS}",
+            param="dimensions",
+        )
+    connection.execute(
+        "INSERT INTO generations (number, embedder, fingerprint, dimensions, chunking) "
+        "VALUES (?, ?, ?, ?, ?)",
+        (
+            *(generation.number, generation.embedder, generation.fingerprint),
+            *(generation.dimensions, generation.chunking),
+        ),
+    )
+    create_vectors(connection, generation.number)
+    if not meta(connection, "active")[0]:
+        _next(connection)
+        _set(connection, "active", generation.number)
+
+
+def fill(connection: sqlite3.Connection, generation: int, vectors: Mapping[str, bytes]) -> int:
+    """Vectors for chunks that lack them."""
+    dimensions = dimensions_of(connection, generation)
+    filled = 0
+    for sha256, data in vectors.items():
+        if len(data) != 4 * dimensions:
+            raise InvalidParameter(
+                f"a vector of generation {generation} has {len(data)} bytes, not 4 x {dimensions}",
+                param="vectors",
+            )
+        filled += connection.execute(
+            f"INSERT OR IGNORE INTO {vectors_table(generation)} "
+            "SELECT row, ? FROM chunks WHERE sha256 = ?",
+            (data, bytes.fromhex(sha256)),
+        ).rowcount
+    if filled:
+        seq = _next(connection)
+        connection.execute("UPDATE generations SET filled = ? WHERE number = ?", (seq, generation))
+    return filled
+
+
+def activate(connection: sqlite3.Connection, generation: int) -> int:
+    """Let a generation answer that has all its vectors."""
+    dimensions_of(connection, generation)
+    lacking = count_missing(connection, generation)
+    if lacking:
+        raise Conflict(
+            f"generation {generation} lacks the vectors of {lacking} chunks; fill it before"
+        )
+    seq = _next(connection)
+    _set(connection, "active", generation)
+    return seq
+
+
+def drop(connection: sqlite3.Connection, generation: int) -> None:
+    """Delete a generation that is not active."""
+    dimensions_of(connection, generation)
+    if meta(connection, "active")[0] == generation:
+        raise Conflict(f"generation {generation} is active; activate another before")
+    _next(connection)
+    connection.execute(f"DROP TABLE {vectors_table(generation)}")
+    connection.execute("DELETE FROM generations WHERE number = ?", (generation,))
+    _set(connection, "unpurged", 1)
+
+
+def dimensions_of(connection: sqlite3.Connection, generation: int) -> int:
+    """Raises: NotFound."""
+    known = _generations(connection)
+    if generation not in known:
+        raise NotFound(f"generation {generation} does not exist; there are {sorted(known)}")
+    return known[generation]
+
+
+def count_missing(connection: sqlite3.Connection, generation: int) -> int:
+    """Chunks without a vector: a vector's chunk always exists (`check` holds it)."""
+    (count,) = connection.execute(
+        f"SELECT (SELECT count(*) FROM chunks) - (SELECT count(*) FROM {vectors_table(generation)})"
+    ).fetchone()
+    return count
+
+
+def attributes(
+    metadata: Mapping[str, Scalar], readers: Iterable[str] | None
+) -> list[tuple[str, Scalar]]:
+    """What filters find a document by."""
+    found: list[tuple[str, Scalar]] = [("p", 0)] if readers is None else []
+    found += [("r", reader) for reader in readers or ()]
+    for name, value in metadata.items():
+        found.append((f"b:{name}", int(value)) if isinstance(value, bool) else (f"m:{name}", value))
+    return found
+
+
+def _generations(connection: sqlite3.Connection) -> dict[int, int]:
+    return dict(connection.execute("SELECT number, dimensions FROM generations").fetchall())
+
+
+def _next(connection: sqlite3.Connection) -> int:
+    (seq,) = connection.execute(
+        "UPDATE meta SET value = value + 1 WHERE name = 'seq' RETURNING value"
+    ).fetchone()
+    return seq
+
+
+def _set(connection: sqlite3.Connection, name: str, value: int) -> None:
+    connection.execute("UPDATE meta SET value = ? WHERE name = ?", (value, name))
+
+
+def _insert(connection: sqlite3.Connection, prepared: Prepared, marks: Sequence[str]) -> None:
+    document, chunks = prepared.entry.document, prepared.entry.chunks
+    readers = None if document.readers is None else sorted(document.readers)
+    cursor = connection.execute(
+        "INSERT INTO documents (id, source, title, media_type, modified_s, integrity, sha256, "
+        "readers, metadata, chunks, superseded_by, conflicts) VALUES (?,?,?,?,?,?,?,?,?,?,?,?)",
+        (
+            *(document.id, document.source, document.title, document.media_type),
+            *(document.modified_s, document.integrity.value, bytes.fromhex(document.sha256)),
+            *(None if readers is None else dump(readers), dump_metadata(document.metadata)),
+            *(len(chunks), *marks),
+        ),
+    )
+    row = cursor.lastrowid
+    connection.execute("INSERT INTO texts VALUES (?, ?)", (row, encode(document.text)))
+    connection.executemany(
+        "INSERT INTO attributes VALUES (?, ?, ?)",
+        [(key, value, row) for key, value in attributes(document.metadata, readers)],
+    )
+    if not chunks:
+        return
+    (last,) = connection.execute(
+        "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'chunks'"
+    ).fetchone()
+    connection.executemany(
+        "INSERT INTO chunks VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)",
+        [
+            (
+                *(last + 1 + i, row, chunk.ordinal, chunk.start, chunk.end, chunk.parent_start),
+                *(chunk.parent_end, chunk.tokens, dump(chunk.headings)),
+                *(bytes.fromhex(chunk.sha256), terms.length, terms.packed, encode(chunk.text)),
+            )
+            for i, (chunk, terms) in enumerate(zip(chunks, prepared.terms, strict=True))
+        ],
+    )
+    for generation, data in prepared.entry.vectors.items():
+        size = len(data) // len(chunks)
+        connection.executemany(
+            f"INSERT INTO {vectors_table(generation)} VALUES (?, ?)",
+            [(last + 1 + i, data[i * size : (i + 1) * size]) for i in range(len(chunks))],
+        )
+
+
+def _delete(
+    connection: sqlite3.Connection,
+    old: tuple[int, str, str | None],
+    generations: Iterable[int],
+    seq: int,
+) -> None:
+    row, metadata, readers = old
+    chunks = [
+        found[0]
+        for found in connection.execute("SELECT row FROM chunks WHERE document = ?", (row,))
+    ]
+    gone = [(chunk,) for chunk in chunks]
+    connection.executemany("INSERT INTO removed VALUES (?, ?)", [(chunk, seq) for chunk in chunks])
+    connection.executemany("DELETE FROM chunks WHERE row = ?", gone)
+    for generation in generations:
+        connection.executemany(f"DELETE FROM {vectors_table(generation)} WHERE chunk = ?", gone)
+    names = None if readers is None else json.loads(readers)
+    connection.executemany(
+        "DELETE FROM attributes WHERE key = ? AND value = ? AND document = ?",
+        [(key, value, row) for key, value in attributes(json.loads(metadata), names)],
+    )
+    connection.execute("DELETE FROM texts WHERE document = ?", (row,))
+    connection.execute("DELETE FROM documents WHERE row = ?", (row,))
+    _set(connection, "unpurged", 1)
+
+
+def _check_vectors(entry: Entry, known: Mapping[int, int], active: int) -> None:
+    if entry.chunks and active and active not in entry.vectors:
+        raise InvalidParameter(
+            f"{entry.document.id!r} has no vectors of the active generation {active}",
+            param="vectors",
+        )
+    for generation, data in entry.vectors.items():
+        if generation not in known:
+            raise NotFound(f"generation {generation} does not exist; there are {sorted(known)}")
+        if len(data) != 4 * known[generation] * len(entry.chunks):
+            raise InvalidParameter(
+                f"vectors of generation {generation} of {entry.document.id!r} have {len(data)} "
+                f"bytes, not 4 x {known[generation]} for each of {len(entry.chunks)} chunks",
+                param="vectors",
+            )
