@@ -21,6 +21,7 @@ from headrace.app.paths import (
     embedding_path,
     model_name,
     model_path,
+    named_models,
 )
 from headrace.app.serving import serve
 from headrace.app.stores import TraceStores, open_store, open_trace_stores
@@ -39,6 +40,7 @@ __all__ = [
     "explain_route",
     "model_name",
     "model_path",
+    "named_models",
     "offline_engine",
     "open_backend",
     "open_embedder",

@@ -16,6 +16,8 @@ from headrace.errors import ConfigError, HeadraceError
 from headrace.types import Caller, Target
 
 if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
     from headrace.engine.chat import EngineChat
     from headrace.engine.client import EngineClient
     from headrace.gateway.batch_queue import BatchQueue
@@ -25,12 +27,16 @@ if TYPE_CHECKING:
     from headrace.gateway.exporter import Exporter
     from headrace.gateway.http import ASGIApp, Receive, Scope, Send
     from headrace.gateway.live import Live
-    from headrace.gateway.reload import ConfigState, Reloader
+    from headrace.gateway.reload import ConfigState, Reading, Reloader
     from headrace.gateway.services import Health, ServedEmbedder, Services
     from headrace.gateway.stored import StoredResponses
     from headrace.gateway.traces import Traces
     from headrace.observe.metrics import EngineStats
     from headrace.providers.residency import Residency
+
+
+_MOST_AUDITED = 1000
+"""Characters of why a file was refused."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -136,6 +142,7 @@ class House:
                 config=self._config_state,
                 changes=control.changes,
                 traces=self.traces,
+                served=frozenset((*models, *embedders)),
             )
         if self.traces is not None:
             self.traces.use(trace_rules)
@@ -203,6 +210,24 @@ class House:
     def _config_state(self) -> "ConfigState | None":
         return None if self.reloader is None else self.reloader.state
 
+    async def note_reading(self, reading: "Reading") -> None:
+        """Write into the audit log how a reading of the settings went. Raises: StoreUnavailable."""
+        from headrace.store.audit import Actor, record
+
+        control = self._control
+        if control is None:
+            return
+        action = "config.reload" if reading.accepted else "config.refuse"
+        detail = {"changed": reading.changed, "restart": reading.restart}
+        if reading.error:
+            detail = {"error": reading.error[:_MOST_AUDITED]}
+
+        async def work(connection: "AsyncConnection") -> None:
+            actor = Actor(id=reading.by, role="admin", via=f"config of {control.worker}")
+            await record(connection, actor, action, reading.file, detail=detail, now_s=reading.at_s)
+
+        await control.database.write(work)
+
     def _health(self) -> "Health":
         from headrace.gateway.services import Health
 
@@ -265,7 +290,14 @@ async def following(
     async def apply(changed: Settings) -> None:
         await house.exchange(live, changed)
 
-    reloader = Reloader(source.file, settings, load=source.load, apply=apply, metrics=house.metrics)
+    reloader = Reloader(
+        source.file,
+        settings,
+        load=source.load,
+        apply=apply,
+        metrics=house.metrics,
+        note=house.note_reading,
+    )
     house.reloader = reloader
     loop = asyncio.get_running_loop()
     hangup = getattr(signal, "SIGHUP", None)

@@ -44,6 +44,13 @@ def model_name(settings: Settings) -> str:
     return Path(given).expanduser().resolve().name if Path(given).expanduser().is_dir() else given
 
 
+def named_models(settings: Settings) -> list[str]:
+    """What a service with these settings serves, by name; nothing is opened for it."""
+    found = [] if settings.model.path == NO_MODEL else [model_name(settings)]
+    found += [embedding_name(settings)] if settings.embeddings.path else []
+    return [*found, *settings.routes, *settings.embedding_routes]
+
+
 def embedding_path(settings: Settings) -> Path | None:
     """The encoder to serve; None = none.
 

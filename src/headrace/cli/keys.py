@@ -1,12 +1,15 @@
 """`headrace keys make|list|rotate|revoke`: service keys, straight in the store."""
 
+import difflib
 import time
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from headrace.cli.report import emit_json
+from headrace import app
+from headrace.cli.report import emit_json, settings
 from headrace.cli.sheet import show_rows
 from headrace.cli.stored import instant, note, run, when
 from headrace.errors import UserError
@@ -61,6 +64,7 @@ def make(
         from headrace.gateway.data import check_scopes
 
         check_scopes(route)
+    _warn_of_unserved(ctx, model or ())
     expires_s = None if expires is None else instant(expires, now_s=now_s)
     if expires_s is not None and expires_s <= now_s:
         raise UserError(f"--expires {expires!r} is past: write a date to come, or 90d from now")
@@ -85,6 +89,23 @@ def make(
         return made
 
     _show_made(run(ctx, work), as_json=as_json)
+
+
+def _warn_of_unserved(ctx: typer.Context, models: Sequence[str]) -> None:
+    """Say which names nothing is served by: a running service may have other settings, so that
+    these here are no reason to refuse."""
+    there = app.named_models(settings(ctx)) if models else []
+    for name in models:
+        if name in there:
+            continue
+        near = difflib.get_close_matches(name, there, 1)
+        meant = f"; did you mean {near[0]!r}?" if near else ""
+        names = ", ".join(there) or "none"
+        typer.echo(
+            f"warning: these settings serve no model {name!r}{meant} (there are: {names}); the key "
+            "is made and opens it once it is served",
+            err=True,
+        )
 
 
 @keys.command("list")

@@ -6,7 +6,6 @@ within about half a second in every replica. A team is a tenant of the prefix ca
 """
 
 import asyncio
-import re
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -15,12 +14,11 @@ from typing import NamedTuple, Protocol
 from headrace.errors import InvalidParameter, NotFound, PermissionDenied, Unauthorized
 from headrace.store.changes import Changes
 from headrace.store.database import PROMPT_S, Database
-from headrace.store.identity import Key, digest, find_key, get_key
+from headrace.store.identity import FEATURE, Key, digest, find_key, get_key
 from headrace.types import Caller
 
 FEATURE_HEADER = b"x-headrace-feature"
 CSRF_HEADER = "x-headrace-csrf"
-_FEATURE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _CACHED = 10_000
 _LOOKUPS_AT_ONCE = 8
 """Made-up tokens miss the memory; they must not take every connection of the pool."""
@@ -188,7 +186,7 @@ def within(route: str, allowed: Collection[str]) -> bool:
 
 def check_feature(feature: str) -> None:
     """Raises: InvalidParameter for what is no feature's name."""
-    if feature and not _FEATURE.fullmatch(feature):
+    if feature and not FEATURE.fullmatch(feature):
         raise InvalidParameter(
             f"the header {FEATURE_HEADER.decode()} is {feature[:80]!r}; it takes letters, digits, "
             "'.', '_' and '-', at most 64"

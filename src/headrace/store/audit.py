@@ -26,7 +26,7 @@ class Actor:
     """A key, a session's user, or who runs the command."""
     role: str = ""
     via: str = ""
-    """api | cli | login | start."""
+    """api | cli | login | start | config, of which replica."""
     request: str = ""
     """Id of the HTTP request, where there is one."""
 

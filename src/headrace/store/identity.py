@@ -26,6 +26,8 @@ from headrace.store.tables import keys, orgs, teams, users
 PREFIX = "hr-"
 DEFAULT = "default"
 """The organization and the team of whoever named none."""
+FEATURE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+"""What a request may say that it is for."""
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,99}")
 _SHOWN_CHARACTERS = 8
 
@@ -166,7 +168,7 @@ async def make_key(connection: AsyncConnection, new: NewKey, *, now_s: int) -> M
         "role": new.role.value,
         "models": _joined("models", new.models),
         "routes": _joined("routes", new.routes),
-        "features": _joined("features", new.features),
+        "features": _joined("features", _tags(new.features)),
         "data_class": new.data_class[:100],
         "expires_s": new.expires_s,
     }
@@ -368,6 +370,18 @@ def _joined(name: str, values: Sequence[str]) -> str:
                 f"{name}: {value[:80]!r} is empty, longer than 200 or has a comma", param=name
             )
     return ",".join(values)
+
+
+def _tags(features: Sequence[str]) -> Sequence[str]:
+    """Raises: InvalidParameter for one that no request can have: the key would open nothing."""
+    for feature in features:
+        if not FEATURE.fullmatch(feature):
+            raise InvalidParameter(
+                f"the feature {feature[:80]!r} can be no request's: it takes up to 64 letters, "
+                "digits, dots, dashes and underscores, the first a letter or a digit",
+                param="features",
+            )
+    return features
 
 
 def _split(text: str) -> frozenset[str]:

@@ -73,3 +73,22 @@ def test_routes_come_and_go_while_a_stream_runs(tmp_path: Path) -> None:
             until(lambda: models() == {"sprout"})
             assert state()["restart"] == ["engine.max_running = 3 (still 128)"]
             assert json.loads(service.get("/readyz")[1]) == {"status": "ok"}
+
+            def audited() -> list[dict[str, Any]]:
+                return json.loads(service.get("/v1/admin/audit?action=config.")[1])["data"]
+
+            until(lambda: len(audited()) == 3)
+            last, refused, first_change = audited()
+            assert (first_change["action"], first_change["actor"]) == (
+                "config.reload",
+                "file watcher",
+            )
+            assert first_change["subject"] == str(file)
+            assert {"routes.old.provider", "routes.new.provider"} <= set(
+                first_change["detail"]["changed"]
+            )
+            assert (refused["action"], refused["actor"]) == ("config.refuse", "file watcher")
+            assert "nobody" in refused["detail"]["error"]
+            assert last["actor"] in ("SIGHUP", "file watcher")  # whoever looked first
+            assert last["detail"]["restart"] == ["engine.max_running"]
+            assert peer.url not in json.dumps(audited())  # names of settings, never their values

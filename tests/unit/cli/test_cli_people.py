@@ -84,6 +84,7 @@ def test_what_cannot_be_changed_is_said_and_not_audited(cli: Cli) -> None:
     [
         (("keys", "make", "--route", "/v1/chats"), "the route '/v1/chats' is none of this service"),
         (("keys", "make", "--route", "/v1/fil"), "/v1/files"),
+        (("keys", "make", "--feature", "a b"), "the feature 'a b' can be no request's"),
         (("keys", "make", "--expires", "2020-01-01"), "--expires '2020-01-01' is past"),
         (("cache", "clear", "--team", "nobody"), "there is no team 'nobody'"),
         (("cache", "clear", "--org", "nobody"), "there is no organization 'nobody'"),
@@ -101,3 +102,10 @@ def test_what_could_never_take_effect_is_refused(
 )
 def test_a_key_may_be_for_any_route_that_there_is(cli: Cli, route: str) -> None:
     assert "shown once" in cli("keys", "make", "--route", route)
+
+
+def test_a_key_for_a_model_that_nothing_serves_is_made_and_warned_of(cli: Cli) -> None:
+    said = cli("keys", "make", "--model", "sprotu")
+    assert "serve no model 'sprotu'; did you mean 'sprout'? (there are: sprout)" in said
+    assert "shown once" in said
+    assert "serve no model" not in cli("keys", "make", "--model", "sprout")

@@ -50,7 +50,8 @@ async def api(tmp_path: Path) -> AsyncGenerator[Api]:
                     ids[f"{team}.{role.value}"] = made.key.id
 
         await database.write(work)
-        app: Any = build(database, StoreKeys(database, Changes(database)))
+        keys = StoreKeys(database, Changes(database))
+        app: Any = build(database, keys, served=("sprout", "small"))
         transport = httpx.ASGITransport(app=app)
         async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
             yield Api(client, tokens, ids)
@@ -141,3 +142,20 @@ async def test_bad_calls_are_named(api: Api) -> None:
     api.tokens["nobody"] = "hr-none"
     assert (await api("nobody", "GET", "whoami"))[0] == 401
     assert (await api("red.admin", "GET", "ledger/verify"))[1]["findings"] == []
+
+
+async def test_a_key_for_what_is_not_there_is_refused_by_name(api: Api) -> None:
+    async def make(**body: Any) -> tuple[int, str]:
+        status, found = await api("red.admin", "POST", "keys", {"team": "red", **body})
+        return status, found.get("error", {}).get("message", "")
+
+    status, said = await make(models=["sprout", "sprotu"])
+    assert status == 400
+    assert "'sprotu' is not served; did you mean 'sprout'?" in said
+    assert "served: small, sprout" in said
+    assert (await make(models=["sprotu"], unserved=True))[0] == 200
+    assert (await make(models=["sprout"]))[0] == 200
+    status, said = await make(features=["two words"])
+    assert status == 400
+    assert "'two words' can be no request's" in said
+    assert (await make(features=["search"]))[0] == 200

@@ -4,13 +4,13 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from pathlib import Path
 
 from headrace.config import Settings, load
-from headrace.errors import ConfigError
+from headrace.errors import ConfigError, StoreUnavailable
 from headrace.gateway.live import Close, Live
-from headrace.gateway.reload import Reloader
+from headrace.gateway.reload import Reading, Reloader
 from headrace.gateway.services import Services
 from headrace.observe.metrics import Metrics
 
@@ -31,12 +31,18 @@ class Applied:
 
 @contextlib.asynccontextmanager
 async def following(
-    file: Path, applied: Applied, metrics: Metrics, *sets: str
+    file: Path,
+    applied: Applied,
+    metrics: Metrics,
+    *sets: str,
+    note: Callable[[Reading], Awaitable[None]] | None = None,
 ) -> AsyncGenerator[Reloader]:
     def read() -> Settings:
         return load(file=file, sets=sets, environ={})
 
-    reloader = Reloader(file, read(), load=read, apply=applied, metrics=metrics, poll_s=0.01)
+    reloader = Reloader(
+        file, read(), load=read, apply=applied, metrics=metrics, note=note, poll_s=0.01
+    )
     task = asyncio.create_task(reloader.run())
     try:
         yield reloader
@@ -143,3 +149,30 @@ async def test_requests_end_on_the_services_they_began_with() -> None:
     live.leave(three)
     await live.aclose()
     assert closed == ["first", "second"]
+
+
+async def test_each_reading_is_noted_in_order_also_after_the_store_was_away(tmp_path: Path) -> None:
+    file, noted, away = tmp_path / "headrace.toml", list[Reading](), [True]
+
+    async def note(reading: Reading) -> None:
+        if away[0]:
+            raise StoreUnavailable("the database does not answer")
+        noted.append(reading)
+
+    file.write_text(GOOD.format("one"))
+    async with following(file, Applied(), Metrics(), note=note) as reloader:
+        replace_file(file, GOOD.format("two"))
+        await until(lambda: "two" in reloader.settings.routes)
+        replace_file(file, "[server\n")
+        await until(lambda: not reloader.state.accepted)
+        away[0] = False
+        await until(lambda: len(noted) == 2)
+        reloader.wake()
+        await until(lambda: len(noted) == 3)
+    changed, refused, woken = noted
+    assert (changed.by, changed.accepted, changed.error) == ("file watcher", True, "")
+    assert {"routes.one.provider", "routes.two.provider"} <= set(changed.changed)
+    assert not [key for key in changed.changed if not key.startswith("routes.")]
+    assert (refused.accepted, refused.changed) == (False, ())
+    assert "TOML" in refused.error
+    assert (woken.by, woken.accepted) == ("SIGHUP", False)

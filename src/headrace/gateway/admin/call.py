@@ -3,8 +3,9 @@
 Invariant: what is another's answers as what does not exist: a key learns no ids beyond its reach.
 """
 
+import difflib
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from typing import Any, TypeAlias, TypeVar
 
 import msgspec
@@ -40,7 +41,9 @@ class Call:
         id: str,
         config: ConfigState | None = None,
         traces: Traces | None = None,
+        served: Collection[str] | None = None,
     ) -> None:
+        self._served = served
         self.traces = traces
         """None = none are kept."""
         self.config = config
@@ -113,6 +116,20 @@ class Call:
             return msgspec.json.decode(self._body or b"{}", type=kind)
         except msgspec.DecodeError as error:
             raise InvalidParameter(f"the body: {error}") from None
+
+    def check_served(self, models: Iterable[str]) -> None:
+        """Raises: InvalidParameter for a model that is not served now."""
+        for name in models:
+            if self._served is None or name in self._served:
+                continue
+            near = difflib.get_close_matches(name, self._served, 1)
+            meant = f"; did you mean {near[0]!r}?" if near else ""
+            there = ", ".join(sorted(self._served)[:20]) or "none"
+            raise InvalidParameter(
+                f"the model {name[:80]!r} is not served{meant} (served: {there}); "
+                'for one that is to come say "unserved": true',
+                param="models",
+            )
 
     def need(self, role: RoleName) -> None:
         """Raises: PermissionDenied for a key of a lower role."""

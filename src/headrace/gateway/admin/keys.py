@@ -21,6 +21,8 @@ class KeyBody(msgspec.Struct, forbid_unknown_fields=True):
     features: list[str] = []
     data_class: str = ""
     expires_s: int | None = None
+    unserved: bool = False
+    """Whether `models` may have names that nothing is served by now."""
 
 
 class RotateBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -40,6 +42,8 @@ async def make_key(call: Call) -> Any:
     body = call.body(KeyBody)
     call.need(body.role)
     check_scopes(body.routes)
+    if not body.unserved:
+        call.check_served(body.models)
 
     async def work(connection: AsyncConnection) -> identity.MadeKey:
         org = await reach_team(call, connection, body.team)

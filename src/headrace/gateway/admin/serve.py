@@ -1,7 +1,7 @@
 """The table of routes → one application: identity first, then the method, then the body."""
 
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 
 import msgspec
@@ -38,6 +38,7 @@ class _Plane:
     config: Callable[[], ConfigState | None]
     changes: Changes | None
     traces: Traces | None
+    served: Collection[str] | None
 
 
 def build(
@@ -47,6 +48,7 @@ def build(
     config: Callable[[], ConfigState | None] = no_config,
     changes: Changes | None = None,
     traces: Traces | None = None,
+    served: Collection[str] | None = None,
 ) -> ASGIApp:
     """The application for everything below `PREFIX`.
 
@@ -57,8 +59,16 @@ def build(
         changes: Looked at after each change, so that this process knows before it has answered;
             None = it knows when it looks the next time.
         traces: None = none are kept.
+        served: Names of models, which keys may be scoped to; None = any name.
     """
-    plane = _Plane(database=database, keys=keys, config=config, changes=changes, traces=traces)
+    plane = _Plane(
+        database=database,
+        keys=keys,
+        config=config,
+        changes=changes,
+        traces=traces,
+        served=served,
+    )
     paths: dict[str, dict[str, Handler]] = {}
     for route in TABLE:
         paths.setdefault(PREFIX + route.path, {})[route.method] = route.handler
@@ -99,6 +109,7 @@ async def _answer(plane: _Plane, request: Request, methods: dict[str, Handler]) 
             id=request_id,
             config=plane.config(),
             traces=plane.traces,
+            served=plane.served,
         )
         answer = await handler(call)
         if request.method != "GET" and plane.changes is not None:
