@@ -13,8 +13,9 @@ from headrace.retrieval.contracts import Entry, Generation, IndexStore, Marks, S
 from headrace.retrieval.stores.sqlite import SqliteStore
 from headrace.types import Chunk, SourceDocument
 from headrace.types.retrieval import Scalar
+from index_postgres import opened_postgres
 
-KINDS = ("sqlite",)
+KINDS = ("sqlite", "postgres")
 """That pass the conformance suite; a server's store skips where there is none."""
 ALL = Scope(principals=None)
 DIMENSIONS = 32
@@ -23,6 +24,10 @@ DIMENSIONS = 32
 @contextlib.asynccontextmanager
 async def opened(kind: str, directory: Path) -> AsyncGenerator[IndexStore]:
     """An empty store, or what was left in the directory by one before."""
+    if kind == "postgres":
+        async with opened_postgres(directory) as server:
+            yield server
+        return
     assert kind == "sqlite", kind
     store = await SqliteStore.open(directory / "index")
     try:
