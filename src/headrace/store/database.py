@@ -9,6 +9,7 @@ transaction gives a function of the connection that may run more than once.
 import asyncio
 import random
 import sqlite3
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -19,6 +20,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, Operationa
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.sql.elements import ColumnElement
+from sqlalchemy.util import await_only
 
 from headrace.errors import ConfigError, StoreUnavailable
 from headrace.store.migrate import upgrade
@@ -33,11 +35,12 @@ PROMPT_S = 5.0
 """Patience of what a request waits for, or money."""
 _OUTAGES = (PoolTimeout, OSError)
 _ATTEMPTS = 8
+_WAIT_S = 30.0
+"""SQLite: for a lock that somebody else has."""
 _LOG_PAUSES_S = (0.05, 0.2, 0.5, 1.0)
 _AGAIN = ("40001", "40P01")
 """PostgreSQL's serialization_failure and deadlock_detected."""
 _PRAGMAS = (
-    "journal_mode=WAL",
     "synchronous=FULL",
     "foreign_keys=ON",
     "secure_delete=ON",  # what was deleted is overwritten
@@ -257,12 +260,13 @@ def _engine(url: URL, pool_size: int) -> AsyncEngine:
             "to a directory you may write"
         ) from error
     engine = create_async_engine(
-        url, pool_size=pool_size, max_overflow=0, connect_args={"timeout": 30}
+        url, pool_size=pool_size, max_overflow=0, connect_args={"timeout": _WAIT_S}
     )
 
     def connected(connection: Any, _record: Any) -> None:
         connection.isolation_level = None  # the driver's own BEGIN comes too late: at a write
         cursor = connection.cursor()
+        _switch_to_wal(cursor)
         for pragma in _PRAGMAS:
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()
@@ -274,6 +278,24 @@ def _engine(url: URL, pool_size: int) -> AsyncEngine:
     event.listen(engine.sync_engine, "connect", connected)
     event.listen(engine.sync_engine, "begin", begun)
     return engine
+
+
+def _switch_to_wal(cursor: Any) -> None:
+    """Make a database's log the write-ahead one; in all but a new one it is already.
+
+    Of two that do so at once one is refused, and at once: SQLite does not wait where a reader wants
+    to become the writer. It has changed nothing, so it asks again for as long as others wait.
+    """
+    until = time.monotonic() + _WAIT_S
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the rest says why
+            if code != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                raise
+        await_only(asyncio.sleep(random.uniform(0.005, 0.03)))
 
 
 def _unavailable(error: BaseException) -> StoreUnavailable:

@@ -1,6 +1,7 @@
 """Opening, migrating, and what a write transaction promises, on both databases."""
 
 import asyncio
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,29 @@ async def test_replicas_that_start_at_once_migrate_once(kind: str, tmp_path: Pat
         for database in opened:
             assert await database.read(_revision) == 1
             await database.close()
+
+
+async def test_a_new_database_waits_for_who_makes_its_log_at_the_same_moment(
+    tmp_path: Path,
+) -> None:
+    first = await Database.open(f"sqlite:///{tmp_path / 'first.db'}")  # what is imported, is
+    await first.close()
+    path = tmp_path / "headrace.db"
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")  # what the switch to WAL takes, held as if for long
+    opening = asyncio.create_task(Database.open(f"sqlite:///{path}"))
+    await asyncio.sleep(0.5)
+    assert not opening.done()
+    other.execute("COMMIT")
+    other.close()
+    database = await opening
+    try:
+        assert await database.read(_revision) == 1
+        async with database.engine.connect() as connection:
+            mode = await connection.exec_driver_sql("PRAGMA journal_mode")
+            assert mode.scalar_one() == "wal"
+    finally:
+        await database.close()
 
 
 @pytest.mark.parametrize("kind", KINDS)
