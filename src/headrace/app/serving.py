@@ -60,7 +60,7 @@ async def _serve(
     from headrace.gateway.control import Control, open_control
     from headrace.gateway.exporter import open_exporter
     from headrace.gateway.exporter import rules as exporter_rules
-    from headrace.gateway.server import Protocol
+    from headrace.gateway.server import Protocol, application
     from headrace.gateway.traces import open_traces
     from headrace.observe import logs
 
@@ -133,8 +133,10 @@ async def _serve(
             await stack.enter_async_context(following(house, live, settings, source))
         server = uvicorn.Server(
             uvicorn.Config(
-                build(live),
+                application(build(live)),
+                interface="asgi3",
                 http=Protocol,
+                proxy_headers=False,  # `application` reads them for pages
                 lifespan="off",
                 ws="none",
                 log_config=None,
@@ -147,7 +149,7 @@ async def _serve(
         # cycles behind, so looking often for them would be a sixth of its work.
         gc.collect()
         gc.freeze()
-        gc.set_threshold(5_000, 10, 10)
+        gc.set_threshold(20_000, 10, 10)
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         if starting is not None:
             await asyncio.wait({starting, serving}, return_when=asyncio.FIRST_COMPLETED)

@@ -5,12 +5,14 @@ started; every answer has `x-request-id`. Source: the ASGI specification, HTTP v
 """
 
 import asyncio
+import types
 from collections.abc import (
     AsyncGenerator,
     AsyncIterator,
     Awaitable,
     Callable,
     Coroutine,
+    Generator,
     Mapping,
     MutableMapping,
 )
@@ -49,6 +51,7 @@ class Exchange:
         self._send = send
         self._body_begun = self._body_read = False
         self._patience: Patience | None = None
+        self._first: dict[bytes, bytes] = dict(reversed(scope["headers"]))
         self.scope = scope
         self.request_id = request_id
         self.method: str = scope["method"]
@@ -65,10 +68,8 @@ class Exchange:
 
     def header(self, name: bytes) -> str | None:
         """A request header; the first where it comes twice."""
-        for found, value in self.scope["headers"]:
-            if found == name:
-                return value.decode("latin-1")
-        return None
+        value = self._first.get(name)
+        return None if value is None else value.decode("latin-1")
 
     def named(self, name: str) -> str | None:
         """As `header`, by a lower-case name as text."""
@@ -76,6 +77,8 @@ class Exchange:
 
     def header_values(self, name: bytes) -> list[str]:
         """Every value of a request header that may come more than once."""
+        if name not in self._first:
+            return []
         return [value.decode("latin-1") for found, value in self.scope["headers"] if found == name]
 
     async def body(self, *, max_bytes: int, timeout_s: float) -> bytes:
@@ -105,8 +108,7 @@ class Exchange:
         more = True
         while more:
             try:
-                async with asyncio.timeout_at(until):
-                    message = await self._receive()
+                message = await self._message(until)
             except TimeoutError:
                 raise RequestTimeout(
                     f"the body did not come within {timeout_s:g} s; {size} bytes had arrived"
@@ -120,6 +122,16 @@ class Exchange:
             more = message.get("more_body", False)
             yield chunk
         self._body_read = True
+
+    async def _message(self, until: float) -> Message:
+        """The next; a timer is armed only where it is not there yet."""
+        steps = self._receive().__await__()
+        try:
+            waited_for = next(steps)
+        except StopIteration as there:
+            return there.value
+        async with asyncio.timeout_at(until):
+            return await _rest(steps, waited_for)
 
     def watched(self) -> "watching":
         """Inside is known when the client leaves; only after the body was read."""
@@ -207,6 +219,21 @@ class Exchange:
         if not (declared.isascii() and declared.isdigit() and len(declared) < 20):
             raise UserError("the Content-Length header is not a number")
         return int(declared)
+
+
+@types.coroutine
+def _rest(steps: Generator[Any, Any, T], waited_for: Any) -> Generator[Any, Any, T]:
+    """The result of what was begun by hand and now waits for something."""
+    try:
+        while True:
+            try:
+                sent = yield waited_for
+            except BaseException as error:  # noqa: BLE001 - a cancellation is handed down
+                waited_for = steps.throw(error)
+            else:
+                waited_for = steps.send(sent)
+    except StopIteration as ended:
+        return ended.value
 
 
 class Departures(Protocol):

@@ -5,11 +5,25 @@ client: together they are a tenth of the work of a short answer.
 """
 
 import asyncio
+from collections.abc import Awaitable
 from typing import Any, cast
 
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from headrace.gateway.http import DEPARTURES
+from headrace.gateway.http import DEPARTURES, ASGIApp, Receive, Scope, Send
+
+
+def application(app: ASGIApp) -> ASGIApp:
+    """The same, told by a proxy on this machine how its clients see it (https, their address);
+    data routes answer the same to all and are not told."""
+    told = cast("ASGIApp", ProxyHeadersMiddleware(cast("Any", app)))
+
+    def entry(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        data = scope["type"] == "http" and scope["path"].startswith("/v1/")
+        return (app if data else told)(scope, receive, send)
+
+    return entry
 
 
 class Corked(asyncio.Transport):

@@ -65,6 +65,8 @@ class LineFormatter(logging.Formatter):
     def __init__(self, *, as_json: bool) -> None:
         super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
         self._as_json = as_json
+        self._second = -1
+        self._clock = ""
 
     def format(self, record: logging.LogRecord) -> str:
         """The line; a traceback follows in the plain form and is a field in the JSON form."""
@@ -73,11 +75,12 @@ class LineFormatter(logging.Formatter):
         if request and "id" not in fields:
             fields = {**fields, "request": request}
         if not self._as_json:
-            line = super().format(record)
+            plain = not (record.exc_info or record.exc_text or record.stack_info)
+            line = self._plain(record) if plain else super().format(record)
             said = " ".join(f"{name}={_plain(value)}" for name, value in fields.items())
             return f"{line} {said}" if said else line
         body: dict[str, Any] = {
-            "time": self.formatTime(record),
+            "time": self._time(record),
             "level": record.levelname,
             "logger": record.name,
             "message": record.getMessage(),
@@ -86,6 +89,18 @@ class LineFormatter(logging.Formatter):
         if record.exc_info:
             body["traceback"] = self.formatException(record.exc_info)
         return json.dumps(body, ensure_ascii=False, default=str)
+
+    def _plain(self, record: logging.LogRecord) -> str:
+        """As the base class has it, of a record without a traceback."""
+        return f"{self._time(record)} {record.levelname} {record.name}: {record.getMessage()}"
+
+    def _time(self, record: logging.LogRecord) -> str:
+        """As `formatTime`, whose clock is asked once a second."""
+        second = int(record.created)
+        if second != self._second:
+            self._clock = self.formatTime(record, self.default_time_format)
+            self._second = second
+        return f"{self._clock},{record.msecs:03.0f}"
 
 
 FORMATS = ("plain", "json")

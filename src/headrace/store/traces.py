@@ -65,6 +65,12 @@ COLUMNS = tuple(item.name for item in fields(TraceRow))
 _values: Callable[[TraceRow], tuple[Any, ...]] = attrgetter(*COLUMNS)
 
 
+_ADD = (
+    f"INSERT INTO traces ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))}) "
+    "ON CONFLICT DO NOTHING"
+)
+
+
 class Content(NamedTuple):
     """What was said, redacted."""
 
@@ -119,9 +125,12 @@ async def write(
 ) -> None:
     """Add traces; one that is there already stays as it is."""
     if rows:
-        found = [dict(zip(COLUMNS, _values(row), strict=True)) for row in rows]
-        add = upsert(traces, postgres=database.postgres).on_conflict_do_nothing()
-        await connection.execute(add, found)
+        if database.postgres:
+            found = [dict(zip(COLUMNS, _values(row), strict=True)) for row in rows]
+            add = upsert(traces, postgres=True).on_conflict_do_nothing()
+            await connection.execute(add, found)
+        else:  # as the driver has it: spelling each row for SQLAlchemy takes as long as writing it
+            await connection.exec_driver_sql(_ADD, [_values(row) for row in rows])
     if contents:
         said = [content._asdict() for content in contents]
         add = upsert(trace_contents, postgres=database.postgres).on_conflict_do_nothing()

@@ -8,7 +8,7 @@ errors.
 
 import difflib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NoReturn, cast
 
 import msgspec
@@ -35,6 +35,13 @@ class Fields:
         """The field's value as it came; None where absent or null."""
         self._taken.add(name)
         return self._values.get(name)
+
+    def take_absent(self, names: Collection[str]) -> bool:
+        """Whether none of them is there; they are taken then."""
+        if not self._values.keys().isdisjoint(names):
+            return False
+        self._taken.update(names)
+        return True
 
     def integer(self, name: str, *, low: int, high: int) -> int | None:
         """An integer within `[low, high]`."""
@@ -113,6 +120,8 @@ class Fields:
             UnsupportedParameter: A known field with a value that would have an effect.
             UnknownParameter: A field in no protocol we know.
         """
+        if self._taken.issuperset(self._values):
+            return
         harmless, refused = without_effect or {}, unsupported or {}
         for name, value in self._values.items():
             if name in self._taken:

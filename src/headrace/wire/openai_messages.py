@@ -41,6 +41,7 @@ LABELS = {
     Role.ASSISTANT: Label(integrity=Integrity.MODEL),
     Role.TOOL: Label(integrity=Integrity.UNTRUSTED),
 }
+_ROLES = {role.value: role for role in Role}
 _ASSISTANT_LEFTOVERS = {"refusal": ("",), "audio": (), "function_call": ()}
 
 
@@ -87,7 +88,9 @@ def _message(fields: Fields, called: set[str]) -> Message:
             f"`{fields.at('role')}` function is the older name; send role tool with tool_call_id",
             param=fields.at("role"),
         )
-    role = Role(one_of(name, fields.at("role"), [item.value for item in Role]))
+    role = _ROLES.get(name)
+    if role is None:
+        role = Role(one_of(name, fields.at("role"), list(_ROLES)))
     if role is Role.TOOL:
         message = _tool_result(fields, called)
     elif role is Role.ASSISTANT:

@@ -40,6 +40,27 @@ MAX_STOPS = 16
 MAX_STOP_CHARS = 1024
 MAX_STOP_IDS = 256
 MAX_TOP_LOGPROBS = 20
+_SHARED = frozenset(
+    {
+        "temperature",
+        "top_p",
+        "top_k",
+        "min_p",
+        "frequency_penalty",
+        "presence_penalty",
+        "repetition_penalty",
+        "logit_bias",
+        "seed",
+        "n",
+        "min_tokens",
+        "stop",
+        "stop_token_ids",
+        "ignore_eos",
+        "include_stop_str_in_output",
+        "prompt_logprobs",
+    }
+)
+"""What `decode_sampling` takes."""
 
 
 def decode_sampling(
@@ -50,6 +71,10 @@ def decode_sampling(
     Raises:
         InvalidParameter: A wrong type or a value outside the limits above.
     """
+    if fields.take_absent(_SHARED):  # most requests set none of them
+        alone = {"max_tokens": max_tokens, "logprobs": logprobs}
+        set_ = frozenset(name for name, value in alone.items() if value is not None)
+        return SamplingParams(max_tokens=max_tokens, logprobs=logprobs, given=set_)
     found: dict[str, Any] = {
         "temperature": fields.number("temperature", low=0, high=2),
         "top_p": fields.number("top_p", low=0, high=1, above=True),
