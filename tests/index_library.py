@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from headrace.errors import ModelNotFound
+from headrace.retrieval.chunking import Chunker, Chunking
 from headrace.retrieval.contracts import IndexStore, Scope
 from headrace.retrieval.library import Library
 from headrace.retrieval.vectors import rows
@@ -26,10 +27,12 @@ RED = IndexOwner("acme", "red")
 BLUE = IndexOwner("acme", "blue")
 
 
-class Lines:
+class Lines(Chunker):
     """Cuts a document at its line breaks."""
 
-    digest = "lines"
+    def __init__(self) -> None:
+        super().__init__(Chunking(), lambda said: range(len(said.split())), tokenizer="words")
+        self.digest = "lines"
 
     def chunks(self, document: SourceDocument) -> tuple[Chunk, ...]:
         found: list[Chunk] = []

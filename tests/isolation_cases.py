@@ -89,6 +89,27 @@ DATA: Mapping[tuple[str, str], tuple[Probe, ...]] = {
     ("GET", "/v1/files/{file}"): (named("file"), named("batch_file")),
     ("DELETE", "/v1/files/{file}"): (named("file"), named("batch_file")),
     ("GET", "/v1/files/{file}/content"): (named("file"), named("batch_file")),
+    ("POST", "/v1/indexes"): (Probe(body=lambda _: {"name": "own"}),),
+    ("GET", "/v1/indexes"): (LIST,),
+    ("GET", "/v1/indexes/{index}"): (named("index"),),
+    ("DELETE", "/v1/indexes/{index}"): (named("index"),),
+    ("POST", "/v1/indexes/{index}/documents"): (
+        Probe(of="index", body=lambda id: {"documents": [{"id": id, "text": "x"}]}),
+    ),
+    ("GET", "/v1/indexes/{index}/documents"): (
+        named("index"),
+        Probe(of="index", query=lambda _: {"after": "a"}),
+    ),
+    ("GET", "/v1/indexes/{index}/documents/{document:path}"): (named("index"),),
+    ("DELETE", "/v1/indexes/{index}/documents/{document:path}"): (named("index"),),
+    ("POST", "/v1/indexes/{index}/sync"): (Probe(of="index", body=lambda _: {}),),
+    ("POST", "/v1/indexes/{index}/search"): (
+        Probe(of="index", body=lambda _: {"query": "the secret"}),
+        Probe(of="index", body=lambda _: {"query": "the secret", "principals": ["team:blue"]}),
+    ),
+    ("POST", "/v1/indexes/{index}/answer"): (
+        Probe(of="index", body=lambda _: {"question": "what is the secret?", "model": "m"}),
+    ),
     ("GET", "/v1/models"): (LIST,),
     ("GET", "/v1/models/{model:path}"): (named("key"),),  # of models there are everybody's only
     ("POST", "/tokenize"): (Probe(body=_text),),

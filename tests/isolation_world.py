@@ -29,9 +29,10 @@ from headrace.gateway.caching.key import Scope
 from headrace.gateway.caching.shelf import Shelf
 from headrace.gateway.file_store import FileLimits, FileStore
 from headrace.gateway.keys import StoreKeys
-from headrace.gateway.services import Services
+from headrace.gateway.services import ServedEmbedder, Services
 from headrace.gateway.stored import StoredResponses
 from headrace.gateway.traces import Traces, rules
+from headrace.retrieval.library import Library
 from headrace.store import identity, limits, people, sessions
 from headrace.store.blobs import open_blobs
 from headrace.store.changes import Changes
@@ -42,7 +43,9 @@ from headrace.store.people import Change
 from headrace.store.tables import metadata, transactions
 from headrace.store.traces import Policy, set_policy
 from headrace.testing import reply
-from headrace.types import ChatRequest
+from headrace.testing.embedder import HashEmbedder
+from headrace.types import ChatRequest, IndexOwner, Target
+from index_library import library
 
 ATTACKER = "red"
 TEAMS = {"red": "acme", "blue": "acme", "far": "other"}
@@ -53,6 +56,7 @@ VICTIMS = ("blue", "far")
 class World:
     database: Database
     http: httpx.AsyncClient
+    books: Library
     tokens: dict[tuple[str, RoleName], str] = field(default_factory=dict)
     made: dict[str, dict[str, str]] = field(default_factory=dict)
     """Team -> kind of resource -> its id."""
@@ -69,7 +73,13 @@ class World:
 
     async def at_rest(self) -> dict[str, Any]:
         """Every row that is a victim's, in any table, and what its files hold."""
-        return await self.database.read(_rows_of_victims)
+        rows = await self.database.read(_rows_of_victims)
+        for team in VICTIMS:
+            owner = IndexOwner(TEAMS[team], team)
+            names = [card.spec.name for card in await self.books.list(owner)]
+            pages = [await self.books.documents(name, owner, None) for name in names]
+            rows[f"indexes of {team}"] = list(zip(names, pages, strict=True))
+        return rows
 
 
 def secret(team: str) -> str:
@@ -80,7 +90,7 @@ def secret(team: str) -> str:
 @contextlib.asynccontextmanager
 async def world(directory: Path, kind: str = "sqlite") -> AsyncGenerator[World]:
     """Open one."""
-    async with fresh(kind, directory) as database:
+    async with fresh(kind, directory) as database, contextlib.AsyncExitStack() as opened:
         records, changes = Records(), Changes(database)
         await changes.poll()
         keys = StoreKeys(database, changes)
@@ -100,9 +110,13 @@ async def world(directory: Path, kind: str = "sqlite") -> AsyncGenerator[World]:
                 Scope(route="kept", target="kept", release="r", version="v"),
             ),
         )
+        hashed = ServedEmbedder(embedder=HashEmbedder(), target=Target(provider="", model="hash"))
+        books = await opened.enter_async_context(library(directory))
         base = replace(
             plain,
             models={**plain.models, "kept": kept},
+            embedders={"hash": hashed},
+            indexes=books,
             metrics=records,
             keys=keys,
             files=files,
@@ -114,7 +128,7 @@ async def world(directory: Path, kind: str = "sqlite") -> AsyncGenerator[World]:
         )
         transport = httpx.ASGITransport(app=_application(base))
         async with httpx.AsyncClient(transport=transport, base_url="http://x") as http:
-            made = World(database, http)
+            made = World(database, http, books)
             await database.write(lambda c: _house(c, made))
             for team in TEAMS:
                 await _resources(made, team)
@@ -197,6 +211,16 @@ async def _resources(made: World, team: str) -> None:
         "endpoint": "/v1/chat/completions",
         "completion_window": "24h",
     }
+    own["index"] = f"index-of-{team}"
+    for path, said in (
+        ("/v1/indexes", {"name": own["index"]}),
+        (
+            f"/v1/indexes/{own['index']}/documents",
+            {"documents": [{"id": own["index"], "text": text, "readers": [f"team:{team}"]}]},
+        ),
+    ):
+        answer = await made.ask(team, RoleName.TEAM_ADMIN, "POST", path, json=said)
+        assert answer.status_code == 200, answer.text
     own["batch"] = (await ask("POST", "/v1/batches", json=body)).json()["id"]
 
 

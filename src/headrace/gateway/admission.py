@@ -64,6 +64,7 @@ async def admit_chat(
         length = len((await asyncio.to_thread(served.codec.render, request)).ids)
     if served.codec is not None:
         flight.mark("rendered")
+    length += served.added_tokens
     [sampling] = await _admit(services, exchange, flight, served, [length], [request.sampling])
     tracing.admitted(flight, sampling)
     return request if sampling is request.sampling else replace(request, sampling=sampling)

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from headrace.errors import InvalidParameter
-from headrace.gateway import batches, files, routes
+from headrace.gateway import batches, files, indexes, routes
 from headrace.gateway.embeddings import embeddings
 from headrace.gateway.explain import explain
 from headrace.gateway.keys import within
@@ -36,6 +36,17 @@ DATA: tuple[DataRoute, ...] = (
     _route("GET", "/v1/files/{file}", files.get_file),
     _route("DELETE", "/v1/files/{file}", files.delete_file),
     _route("GET", "/v1/files/{file}/content", files.content),
+    _route("POST", "/v1/indexes", indexes.create),
+    _route("GET", "/v1/indexes", indexes.list_indexes),
+    _route("GET", "/v1/indexes/{index}", indexes.get_index),
+    _route("DELETE", "/v1/indexes/{index}", indexes.delete_index),
+    _route("POST", "/v1/indexes/{index}/documents", indexes.add_documents),
+    _route("GET", "/v1/indexes/{index}/documents", indexes.list_documents),
+    _route("GET", "/v1/indexes/{index}/documents/{document:path}", indexes.get_document),
+    _route("DELETE", "/v1/indexes/{index}/documents/{document:path}", indexes.delete_document),
+    _route("POST", "/v1/indexes/{index}/sync", indexes.sync),
+    _route("POST", "/v1/indexes/{index}/search", indexes.search),
+    _route("POST", "/v1/indexes/{index}/answer", indexes.answer),
     _route("GET", "/v1/models", routes.models),
     _route("GET", "/v1/models/{model:path}", routes.model),
     _route("POST", "/tokenize", routes.tokenize),

@@ -90,6 +90,10 @@ class Flight:
     detail: Detail | None = None
     """What a trace says beside the record; None = nobody keeps one."""
     detail_sinks: tuple[DetailSink, ...] = ()
+    parts: int = 0
+    """Calls that were held for and settled one by one."""
+    parts_nanousd: int = 0
+    """What they cost."""
     on_started: Callable[[], None] | None = None
     """Called once, before the first byte of the answer: the last moment for its headers."""
     _began: float = field(default_factory=time.monotonic)

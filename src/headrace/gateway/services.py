@@ -22,6 +22,7 @@ from headrace.types import (
     Backend,
     CompletionBackend,
     Embedder,
+    Indexes,
     ModelCard,
     Target,
     TokenCounter,
@@ -48,6 +49,8 @@ class Served:
     max_output_tokens: int = 0
     """Of an answer whose request sets no limit, where a budget has to be able to hold it; 0 = up to
     the end of the context."""
+    added_tokens: int = 0
+    """The most that its own context adds to a prompt."""
     breaker: Callable[[], str] | None = None
     """The state of the breaker before its own provider; None = there is none."""
 
@@ -118,6 +121,8 @@ class Services:
     """What is being answered now."""
     responses: StoredResponses | None = None
     """None = answers are not kept."""
+    indexes: Indexes | None = None
+    """None = there is no retrieval here."""
     health: Callable[[], Health] = always_ready
     metrics: Metrics = field(default_factory=Metrics)
     engine_stats: Callable[[], Awaitable[EngineStats | None]] = no_engine

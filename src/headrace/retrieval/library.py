@@ -5,21 +5,29 @@ that they exist; an index that another process deleted, or made anew, is never a
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
-from headrace.errors import InvalidParameter, NotFound
+from headrace.config import IndexSettings, SourceSettings
+from headrace.errors import ConfigError, InvalidParameter, NotFound
+from headrace.retrieval import catalog
+from headrace.retrieval.chunking import Chunker
 from headrace.retrieval.contracts import IndexStore
-from headrace.retrieval.opened import EVERYTHING, Cutter, OpenIndex, Seek
+from headrace.retrieval.opened import EVERYTHING, OpenIndex, Seek
 from headrace.retrieval.parsing import Limits, ParserPool
-from headrace.retrieval.shelving import Place, Shelf, missing
+from headrace.retrieval.shelving import Place, Shelf, check_name, missing
 from headrace.retrieval.stores.sqlite import SqliteStore
 from headrace.types import (
+    Backend,
+    ChatRequest,
+    CitationPolicy,
     DocumentPage,
     DocumentStatus,
     Errand,
+    Event,
+    Grounding,
     IndexCard,
     IndexGeneration,
     IndexOwner,
@@ -28,10 +36,13 @@ from headrace.types import (
     NewDocument,
     SearchRequest,
     SearchResult,
+    Synced,
 )
 
 OpenStore = Callable[[Place], Awaitable[IndexStore]]
-Cut = Callable[[IndexSpec], Cutter]
+Cut = Callable[[IndexSpec], Chunker]
+Search = Callable[[SearchRequest], Awaitable[SearchResult]]
+Ground = Callable[[Search, IndexSpec, Grounding, Backend], Backend]
 
 
 async def on_sqlite(place: Place) -> IndexStore:
@@ -50,7 +61,7 @@ class Library:
         seek: Seek,
         open_store: OpenStore = on_sqlite,
         limits: Limits | None = None,
-        settled: Mapping[str, IndexSpec] | None = None,
+        ground: Ground | None = None,
     ) -> None:
         """
         Args:
@@ -59,7 +70,7 @@ class Library:
             seek: Makes what ranks, of a store and a model.
             open_store: Opens an index' store.
             limits: Of one document's parsing.
-            settled: Indexes of the settings, made when they are first asked for.
+            ground: Makes what answers from an index; None = nothing here does.
         """
         self.shelf = Shelf(directory)
         self._cut = cut
@@ -68,7 +79,9 @@ class Library:
         self._parsers = ParserPool(limits=limits)
         self._open: dict[Path, OpenIndex] = {}
         self._opening = asyncio.Lock()
-        self._settled = dict(settled or {})
+        self._ground = ground
+        self._settled: dict[tuple[str, IndexOwner], IndexSpec] = {}
+        self._sources: dict[tuple[str, IndexOwner], Mapping[str, SourceSettings]] = {}
 
     async def __aenter__(self) -> Self:
         return self
@@ -82,9 +95,20 @@ class Library:
             await index.close()
         await self._parsers.close()
 
-    def settle(self, specs: Mapping[str, IndexSpec]) -> None:
-        """Other indexes of the settings from now on; those that are there stay as they are."""
-        self._settled = dict(specs)
+    def settle(self, indexes: Mapping[str, IndexSettings]) -> None:
+        """The indexes of the settings, made when they are first asked for, and their sources; an
+        index that is there stays as it is.
+
+        Raises: ConfigError.
+        """
+        settled = {name: settled_spec(name, found) for name, found in indexes.items()}
+        for name, found in indexes.items():
+            for source, about in found.sources.items():
+                catalog.check_source(source, about, key=f"indexes.{name}.sources.{source}")
+        self._settled = {(spec.name, spec.owner): spec for spec in settled.values()}
+        self._sources = {
+            (name, settled[name].owner): found.sources for name, found in indexes.items()
+        }
 
     async def create(self, spec: IndexSpec, errand: Errand) -> IndexCard:
         """As `Indexes.create`."""
@@ -111,6 +135,16 @@ class Library:
     async def describe(self, name: str, owner: IndexOwner) -> IndexCard:
         """As `Indexes.describe`."""
         return await self._card(await self.open(name, owner, shared=True))
+
+    async def spec(self, name: str, owner: IndexOwner) -> IndexSpec:
+        """As `Indexes.spec`."""
+        try:
+            return (await self._place(name, owner, shared=True)).spec
+        except NotFound:
+            settled = self._settled_as(name, owner, shared=True)
+            if settled is None:
+                raise
+            return settled
 
     async def delete(self, name: str, owner: IndexOwner) -> None:
         """As `Indexes.delete`."""
@@ -149,6 +183,18 @@ class Library:
         await index.status(id, None)
         await index.remove([id])
 
+    async def sync(self, name: str, source: str, errand: Errand) -> Sequence[Synced]:
+        """As `Indexes.sync`."""
+        index = await self.open(name, errand.owner, errand=errand)
+        there = self._sources.get((name, errand.owner), {})
+        if not there or (source and source not in there):
+            known = ", ".join(there) or "none; add [indexes.NAME.sources.SOURCE] to headrace.toml"
+            raise InvalidParameter(
+                f"the index {name!r} has no source {source[:80]!r}; it has: {known}", param="source"
+            )
+        wanted = [source] if source else list(there)
+        return [await index.sync(one, there[one], errand) for one in wanted]
+
     async def search(self, request: SearchRequest, errand: Errand) -> SearchResult:
         """As `Indexes.search`."""
         index = await self.open(request.index, errand.owner, shared=True, errand=errand)
@@ -159,6 +205,12 @@ class Library:
         index = await self.open(name, owner, shared=True)
         return f"{index.place.uid}:{await index.snapshot()}"
 
+    def grounded(self, how: Grounding, backend: Backend, errand: Errand) -> Backend:
+        """As `Indexes.grounded`."""
+        if self._ground is None:
+            raise NotFound("nothing here answers from an index")
+        return _Grounded(self, how, backend, errand, self._ground)
+
     async def open(
         self, name: str, owner: IndexOwner, *, shared: bool = False, errand: Errand | None = None
     ) -> OpenIndex:
@@ -166,8 +218,8 @@ class Library:
         try:
             place = await self._place(name, owner, shared=shared)
         except NotFound:
-            spec = self._settled.get(name)
-            if spec is None or errand is None or not _may(spec, owner, shared=shared):
+            spec = self._settled_as(name, owner, shared=shared)
+            if spec is None or errand is None:
                 raise
             await self.create(spec, errand)
             place = await self._place(name, owner, shared=shared)
@@ -185,6 +237,13 @@ class Library:
         if place is None:
             raise missing(name)
         return place
+
+    def _settled_as(self, name: str, owner: IndexOwner, *, shared: bool) -> IndexSpec | None:
+        own = self._settled.get((name, owner))
+        if own is not None or not shared:
+            return own
+        lent = (s for s in self._settled.values() if s.name == name and s.shared)
+        return next(lent, None)
 
     async def _opened(self, place: Place) -> OpenIndex:
         index = self._open.get(place.path)
@@ -235,6 +294,33 @@ class Library:
         )
 
 
+class _Grounded:
+    """Looks the index up where the question is asked, not where the backend is put together."""
+
+    def __init__(
+        self, library: Library, how: Grounding, backend: Backend, errand: Errand, ground: Ground
+    ) -> None:
+        self._library = library
+        self._how = how
+        self._backend = backend
+        self._errand = errand
+        self._ground = ground
+
+    async def stream(self, request: ChatRequest) -> AsyncIterator[Event]:
+        """As `Backend.stream`."""
+        spec = await self._library.spec(self._how.index, self._errand.owner)
+        errand = replace(
+            self._errand, caller=request.caller, trace=request.trace, trail=request.trail
+        )
+
+        async def search(asked: SearchRequest) -> SearchResult:
+            return await self._library.search(asked, errand)
+
+        backend = self._ground(search, spec, self._how, self._backend)
+        async for event in backend.stream(request):
+            yield event
+
+
 def check_spec(spec: IndexSpec) -> None:
     """Raises: InvalidParameter for numbers that cannot be."""
     for field, low, high in (
@@ -251,5 +337,30 @@ def check_spec(spec: IndexSpec) -> None:
             )
 
 
-def _may(spec: IndexSpec, owner: IndexOwner, *, shared: bool) -> bool:
-    return spec.owner == owner or (shared and spec.shared)
+def settled_spec(name: str, found: IndexSettings) -> IndexSpec:
+    """An index as the settings have it. Raises: ConfigError."""
+    key = f"indexes.{name}"
+    if found.policy not in list(CitationPolicy):
+        known = ", ".join(item.value for item in CitationPolicy)
+        raise ConfigError(f"{key}.policy = {found.policy!r} is not one of {known}")
+    if found.team and not found.org:
+        raise ConfigError(f"{key}.org is missing; a team is of an organization")
+    spec = IndexSpec(
+        name=name,
+        owner=IndexOwner(found.org, found.team),
+        shared=found.shared,
+        embedder=found.embedder,
+        chunk_tokens=found.chunk_tokens,
+        overlap_tokens=found.overlap_tokens,
+        parent_tokens=found.parent_tokens,
+        policy=CitationPolicy(found.policy),
+        model=found.model,
+        budget_tokens=found.budget_tokens,
+        k=found.k,
+    )
+    try:
+        check_name(name)
+        check_spec(spec)
+    except InvalidParameter as error:
+        raise ConfigError(f"[{key}]: {error.message}") from None
+    return spec

@@ -5,17 +5,22 @@ documents and their vectors are written to every generation whose model is here.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import NamedTuple, Protocol
 
-from headrace.errors import InvalidParameter, NotFound
-from headrace.retrieval import vectors
+from headrace.config import SourceSettings
+from headrace.errors import Conflict, InvalidParameter, NotFound
+from headrace.retrieval import catalog, vectors
+from headrace.retrieval.chunking import Chunker
 from headrace.retrieval.contracts import DocumentRow, Entry, Generation, IndexStore, Scope
+from headrace.retrieval.doubling import Doubling
 from headrace.retrieval.parsing import ParserPool, Raw, Reading, Refusal, Unreadable, document
 from headrace.retrieval.pinned import Pinned
 from headrace.retrieval.refused import Refused
 from headrace.retrieval.shelving import Place
+from headrace.retrieval.sync import Outcome, Status, Syncer, SyncState
 from headrace.types import (
     Chunk,
     DocumentState,
@@ -30,6 +35,7 @@ from headrace.types import (
     SearchRequest,
     SearchResult,
     SourceDocument,
+    Synced,
     total,
 )
 from headrace.types.retrieval import Compare, Where
@@ -37,14 +43,6 @@ from headrace.types.retrieval import Compare, Where
 EVERYTHING = Scope(principals=None)
 MAX_ID = 1024
 _TRIES = 3
-
-
-class Cutter(Protocol):
-    """Cuts documents; `headrace.retrieval.chunking.Chunker` is one."""
-
-    digest: str
-
-    def chunks(self, document: SourceDocument) -> tuple[Chunk, ...]: ...
 
 
 class Seeker(Protocol):
@@ -68,7 +66,7 @@ class OpenIndex:
     """Of one place; closed by whoever opened it."""
 
     def __init__(
-        self, place: Place, store: IndexStore, cutter: Cutter, parsers: ParserPool, seek: Seek
+        self, place: Place, store: IndexStore, cutter: Chunker, parsers: ParserPool, seek: Seek
     ) -> None:
         self.place = place
         self.store = store
@@ -136,6 +134,46 @@ class OpenIndex:
             )
         raise AssertionError("unreachable")
 
+    async def sync(self, name: str, source: SourceSettings, errand: Errand) -> Synced:
+        """Bring the index to where one of its sources is now; one sync at a time.
+
+        Raises: Conflict: Another is at it; DataError: The source cannot be listed.
+        """
+        active = await self.store.active()
+        model = vectors.model_of(active, errand)
+        with self.states() as state:
+            syncer = Syncer(
+                Doubling(self.store, errand),
+                OnErrand(model.embedder, errand),
+                self.cutter,
+                self._parsers,
+                state,
+            )
+            async with catalog.opened(name, source) as found:
+                report = await syncer.sync(found)
+            failed = [
+                row for row in state.of_source(name).values() if row.outcome is Outcome.FAILED
+            ]
+        return Synced(
+            source=name,
+            added=report.added,
+            changed=report.changed,
+            removed=report.removed,
+            unchanged=report.unchanged,
+            failed=tuple(_failed(row) for row in failed),
+            snapshot=await self.snapshot(),
+            embedded=report.embedded,
+        )
+
+    @contextmanager
+    def states(self) -> Generator[SyncState]:
+        """What is known of its sources' documents."""
+        state = SyncState.open(self.place.path / "sources.db")
+        try:
+            yield state
+        finally:
+            state.close()
+
     async def search(self, request: SearchRequest, errand: Errand) -> SearchResult:
         """Of the generation that is active when it begins."""
         for attempt in range(_TRIES):
@@ -153,7 +191,7 @@ class OpenIndex:
     ) -> SearchResult:
         """Of one generation, active or not."""
         model = vectors.model_of(generation, errand)
-        embedder = _OnErrand(model.embedder, errand)
+        embedder = OnErrand(model.embedder, errand)
         return await self._seek(Pinned(self.store, generation), embedder).search(request)
 
     async def status(self, id: str, principals: frozenset[str] | None) -> DocumentStatus:
@@ -164,6 +202,8 @@ class OpenIndex:
         refused = None
         if principals is None:
             refused = await asyncio.to_thread(self.refused.get, id)
+            unsynced = [] if refused else await asyncio.to_thread(self._unsynced)
+            refused = next((item for item in unsynced if item.id == id), refused)
         if refused is None:
             raise no_document(id)
         return refused
@@ -180,10 +220,26 @@ class OpenIndex:
                 break
         if principals is None:
             found += await asyncio.to_thread(self.refused.all, after=after, limit=limit)
+            found += [item for item in await asyncio.to_thread(self._unsynced) if item.id > after]
         return sorted(found, key=lambda item: item.id)[:limit]
 
+    def _unsynced(self) -> list[DocumentStatus]:
+        """Documents of its sources that could not be read."""
+        with self.states() as state:
+            return [_failed(row) for row in state.statuses(outcome=Outcome.FAILED)]
+
     async def remove(self, ids: Sequence[str]) -> None:
-        """Documents, and that they could not be read; their text is overwritten at once."""
+        """Documents, and that they could not be read; their text is overwritten at once.
+
+        Raises: Conflict: One that a source has: it would come again.
+        """
+        for id in ids:
+            held = await self.status(id, None)
+            if held.source:
+                raise Conflict(
+                    f"the document {id[:80]!r} is of source {held.source} and would come again; "
+                    "delete it there, or exclude it"
+                )
         await self.store.remove(ids)
         await self.store.purge()
         await asyncio.to_thread(self.refused.note, [], ids)
@@ -246,10 +302,14 @@ class OpenIndex:
 
     async def _is_there(self, new: SourceDocument) -> bool:
         old = await self.store.document(new.id, EVERYTHING)
+        if old is not None and old.source:
+            raise Conflict(
+                f"the document {new.id[:80]!r} is of source {old.source}; hand it in by another id"
+            )
         return old is not None and replace(old, modified_s=new.modified_s) == new
 
 
-class _OnErrand:
+class OnErrand:
     """An embedder whose calls are made on somebody's behalf: booked to them, in their trail."""
 
     def __init__(self, embedder: Embedder, errand: Errand) -> None:
@@ -322,6 +382,18 @@ def status_of(row: DocumentRow) -> DocumentStatus:
         metadata=row.metadata,
         superseded_by=row.superseded_by,
         conflicts=row.conflicts,
+    )
+
+
+def _failed(row: Status) -> DocumentStatus:
+    return DocumentStatus(
+        id=row.document,
+        state=DocumentState.FAILED,
+        reason=row.reason,
+        detail=row.detail,
+        notes=row.notes,
+        title=row.title,
+        source=row.source,
     )
 
 

@@ -209,6 +209,10 @@ class Indexes(Protocol):
 
     async def describe(self, name: str, owner: IndexOwner) -> IndexCard: ...
 
+    async def spec(self, name: str, owner: IndexOwner) -> IndexSpec:
+        """How it was made, without looking into it."""
+        ...
+
     async def delete(self, name: str, owner: IndexOwner) -> None:
         """The index, with all that it kept."""
         ...

@@ -10,11 +10,12 @@ from headrace.errors import UserError
 from headrace.gateway.admin.table import PREFIX
 from headrace.gateway.admin.table import TABLE as ADMIN
 from headrace.gateway.data import DATA
-from headrace.gateway.openapi import control, operations, requests
+from headrace.gateway.openapi import control, indexes, operations, requests
 from headrace.gateway.openapi.document import document
 from headrace.wire import (
     anthropic_messages,
     batch_calls,
+    index_calls,
     openai_chat,
     openai_completions,
     openai_embeddings,
@@ -77,6 +78,11 @@ MINIMAL: list[tuple[dict[str, Any], Any, dict[str, Any]]] = [
         {"input_file_id": "f", "endpoint": "/v1/responses", "completion_window": "24h"},
     ),
     (requests.EMBEDDING, openai_embeddings.decode, {"model": "m", "input": "x"}),
+    (indexes.CREATE, index_calls.decode_create, {"name": "n"}),
+    (indexes.DOCUMENTS, index_calls.decode_documents, {"documents": [{"id": "a", "text": ""}]}),
+    (indexes.SEARCH, index_calls.decode_search, {"query": "x"}),
+    (indexes.ANSWER, index_calls.decode_ask, {"question": "x"}),
+    (indexes.SYNC, index_calls.decode_sync, {}),
     (requests.DETOKENIZE, token_calls.decode_detokenize, {"model": "m", "tokens": [1]}),
 ]
 

@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from headrace.errors import Conflict, InvalidParameter, NotFound
+from headrace.config import IndexSettings, SourceSettings
+from headrace.errors import ConfigError, Conflict, InvalidParameter, NotFound
+from headrace.retrieval.migrate import Migration
 from headrace.testing.embedder import HashEmbedder
 from headrace.types import DocumentState, NewDocument, SearchRequest
 from index_library import BLUE, RED, errand, library, other_model, spec, text
@@ -156,3 +158,82 @@ async def test_a_failed_making_leaves_nothing(tmp_path: Path) -> None:
             await books.create(spec(), errand(other_model(1_000_000)))
         assert await books.list(RED) == []
     assert not [path for path in (tmp_path / "indexes").rglob("*") if path.is_file()]
+
+
+async def test_a_directory_is_brought_over_and_what_it_lost_is_lost(tmp_path: Path) -> None:
+    files = tmp_path / "files"
+    files.mkdir()
+    (files / "a.md").write_text("the red fox")
+    (files / "b.md").write_text("green tea")
+    (files / "bad.pdf").write_bytes(b"")
+    source = SourceSettings(path=str(files), include=("*.md", "*.pdf"))
+    settings = IndexSettings(org="acme", team="red", sources={"docs": source})
+    async with library(tmp_path) as books:
+        books.settle({"notes": settings})
+        assert (await books.spec("notes", RED)).name == "notes"
+        with pytest.raises(NotFound):
+            await books.spec("notes", BLUE)
+        with pytest.raises(InvalidParameter, match="it has: docs"):
+            await books.sync("notes", "other", errand())
+        [done] = await books.sync("notes", "", errand())
+        assert (done.added, [item.reason for item in done.failed]) == (2, ["empty"])
+        page = await books.documents("notes", RED, None)
+        assert [item.state.value for item in page.documents] == [
+            "searchable",
+            "searchable",
+            "failed",
+        ]
+        of_source = page.documents[0]
+        assert of_source.source == "docs"
+        with pytest.raises(Conflict, match="would come again"):
+            await books.remove("notes", of_source.id, RED)
+        with pytest.raises(Conflict, match="by another id"):
+            await books.ingest("notes", [text(of_source.id, "mine")], errand())
+        (files / "a.md").unlink()
+        [again] = await books.sync("notes", "docs", errand())
+        assert (again.removed, again.unchanged, again.embedded) == (1, 1, 0)
+        found = await books.search(ASK, errand())
+        assert [p.chunk.text for p in found.passages] == ["green tea"]
+
+
+async def test_what_a_source_brings_during_a_migration_is_in_both(tmp_path: Path) -> None:
+    files = tmp_path / "files"
+    files.mkdir()
+    (files / "a.md").write_text("the red fox")
+    source = SourceSettings(path=str(files))
+    old, new = HashEmbedder(dimensions=32), other_model(96)
+    both = errand(old, new)
+    async with library(tmp_path) as books:
+        books.settle({"notes": IndexSettings(org="acme", team="red", sources={"docs": source})})
+        await books.sync("notes", "", both)
+        index = await books.open("notes", RED)
+        migration = Migration(index)
+        await migration.begin(new, both)
+        async for _ in migration.fill(both):
+            pass
+        (files / "b.md").write_text("green tea")
+        await books.sync("notes", "", both)
+        assert not await index.store.missing(2, 9)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (IndexSettings(policy="ignore"), "indexes.a.policy = 'ignore' is not one of annotate"),
+        (IndexSettings(team="red"), "indexes.a.org is missing"),
+        (IndexSettings(chunk_tokens=3), "`chunk_tokens` 3 is out of range"),
+        (
+            IndexSettings(sources={"s": SourceSettings(kind="ftp", path="x")}),
+            "indexes.a.sources.s.kind = 'ftp' is not a kind",
+        ),
+        (IndexSettings(sources={"s": SourceSettings()}), "sources.s.path is missing"),
+        (
+            IndexSettings(sources={"s": SourceSettings(path="x", bucket="b")}),
+            "sources.s.bucket has no effect",
+        ),
+    ],
+)
+async def test_settings_that_cannot_be(settings: IndexSettings, said: str, tmp_path: Path) -> None:
+    async with library(tmp_path) as books:
+        with pytest.raises(ConfigError, match=said):
+            books.settle({"a": settings})

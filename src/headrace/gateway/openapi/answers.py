@@ -43,7 +43,7 @@ EVENT = record({"data": TEXT}, {"event": TEXT}, open=True)
 """Of a stream; `data` is JSON, or `[DONE]`."""
 HEALTH = record({"status": one("ok", "unavailable")}, {"reason": TEXT, "detail": TEXT})
 
-_USAGE = record(
+USAGE = record(
     {
         "prompt_tokens": COUNT,
         "completion_tokens": COUNT,
@@ -70,7 +70,7 @@ _CALL = record(
 _PROMPT_LOGPROBS = some(nullable(ANY_OBJECT))
 _TOP = {"id": TEXT, "created": COUNT, "model": TEXT, "system_fingerprint": _MAYBE_TEXT}
 _SPAN = record({"start": COUNT, "end": COUNT})
-_CITATION = record(
+CITATION = record(
     {
         "source": COUNT,
         "document": TEXT,
@@ -85,7 +85,7 @@ _CITATION = record(
         "mark": _SPAN,
     }
 )
-_CITED = {"citations": some(_CITATION)}
+_CITED = {"citations": some(CITATION)}
 _STOPPED = {"finish_reason": _FINISH, "stop_reason": either(TEXT, WHOLE, {"type": "null"})}
 CHAT = record(
     {
@@ -111,7 +111,7 @@ CHAT = record(
             ),
             1,
         ),
-        "usage": _USAGE,
+        "usage": USAGE,
         "seed": nullable(WHOLE),
     },
     {"prompt_token_ids": some(COUNT), "prompt_logprobs": _PROMPT_LOGPROBS},
@@ -131,7 +131,7 @@ COMPLETION = record(
             ),
             1,
         ),
-        "usage": _USAGE,
+        "usage": USAGE,
         "seed": nullable(WHOLE),
     }
 )

@@ -7,7 +7,7 @@ true.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from headrace.gateway.openapi import answers, requests
+from headrace.gateway.openapi import answers, indexes, requests
 from headrace.gateway.openapi.shapes import (
     ANY_OBJECT,
     ANYTHING,
@@ -130,6 +130,38 @@ DATA: Mapping[tuple[str, str], Operation] = {
     ),
     ("GET", "/v1/files/{file}/content"): Operation(
         tag="OpenAI", answer=ANYTHING, kind="application/octet-stream", missing=True
+    ),
+    ("POST", "/v1/indexes"): Operation(
+        tag="indexes", body=indexes.CREATE, answer=indexes.INDEX, missing=True
+    ),
+    ("GET", "/v1/indexes"): Operation(tag="indexes", answer=indexes.INDEXES, missing=True),
+    ("GET", "/v1/indexes/{index}"): Operation(tag="indexes", answer=indexes.INDEX, missing=True),
+    ("DELETE", "/v1/indexes/{index}"): Operation(
+        tag="indexes", answer=indexes.DELETED_INDEX, missing=True
+    ),
+    ("POST", "/v1/indexes/{index}/documents"): Operation(
+        tag="indexes", body=indexes.DOCUMENTS, answer=indexes.INGESTED, missing=True
+    ),
+    ("GET", "/v1/indexes/{index}/documents"): Operation(
+        tag="indexes",
+        answer=indexes.PAGE,
+        missing=True,
+        query={"after": TEXT, "limit": whole(1, 1000)},
+    ),
+    ("GET", "/v1/indexes/{index}/documents/{document:path}"): Operation(
+        tag="indexes", answer=indexes.DOCUMENT, missing=True
+    ),
+    ("DELETE", "/v1/indexes/{index}/documents/{document:path}"): Operation(
+        tag="indexes", answer=indexes.DELETED_DOCUMENT, missing=True
+    ),
+    ("POST", "/v1/indexes/{index}/sync"): Operation(
+        tag="indexes", body=indexes.SYNC, answer=indexes.SYNCED, missing=True
+    ),
+    ("POST", "/v1/indexes/{index}/search"): Operation(
+        tag="indexes", body=indexes.SEARCH, answer=indexes.FOUND, missing=True
+    ),
+    ("POST", "/v1/indexes/{index}/answer"): Operation(
+        tag="indexes", body=indexes.ANSWER, answer=indexes.ANSWERED, missing=True, streams=True
     ),
     ("GET", "/v1/models"): Operation(tag="OpenAI", answer=answers.MODELS),
     ("GET", "/v1/models/{model:path}"): Operation(tag="OpenAI", answer=answers.MODEL, missing=True),
