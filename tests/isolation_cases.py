@@ -176,6 +176,12 @@ ADMIN: Mapping[tuple[str, str], tuple[Probe, ...]] = {
         control("team", query=lambda id: {"team": id}),
         control("org", query=lambda id: {"org": id}),
     ),
+    ("DELETE", "texts"): (
+        control("request", query=lambda id: {"id": id}),
+        control("key", query=lambda id: {"key": id, "files": "1"}),
+        control("team", query=lambda id: {"team": id}),
+        control("org", query=lambda id: {"org": id}),
+    ),
     ("GET", "traces/policies"): (control(""),),
     ("POST", "traces/policies"): (
         control("team", lambda id: {"scope": "team", "subject": id, "retention_days": 1}),

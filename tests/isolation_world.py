@@ -27,6 +27,7 @@ from headrace.gateway.batch_queue import BatchQueue
 from headrace.gateway.caching.cached import Cached, CachePolicy
 from headrace.gateway.caching.key import Scope
 from headrace.gateway.caching.shelf import Shelf
+from headrace.gateway.erasure import Erasure
 from headrace.gateway.file_store import FileLimits, FileStore
 from headrace.gateway.keys import StoreKeys
 from headrace.gateway.services import ServedEmbedder, Services
@@ -57,6 +58,7 @@ class World:
     database: Database
     http: httpx.AsyncClient
     books: Library
+    shelf: Shelf
     tokens: dict[tuple[str, RoleName], str] = field(default_factory=dict)
     made: dict[str, dict[str, str]] = field(default_factory=dict)
     """Team -> kind of resource -> its id."""
@@ -101,11 +103,14 @@ async def world(directory: Path, kind: str = "sqlite") -> AsyncGenerator[World]:
         )
         await traces.refresh()
         plain = scripted(_echo)
+        shelf = Shelf(database, CacheSettings())
+        erasure = Erasure(database, traces=traces, files=files, shelf=shelf)
+        plane = admin.build(database, keys, changes=changes, traces=traces, erasure=erasure)
         kept = replace(
             plain.models["m"],
             chat=Cached(
                 plain.models["m"].chat,
-                Shelf(database, CacheSettings()),
+                shelf,
                 CachePolicy(ttl_s=600, any_sampling=True),
                 Scope(route="kept", target="kept", release="r", version="v"),
             ),
@@ -124,11 +129,11 @@ async def world(directory: Path, kind: str = "sqlite") -> AsyncGenerator[World]:
             responses=StoredResponses(database, retention_s=None, max_bytes=1 << 20),
             traces=traces,
             detail_sinks=(traces,),
-            extra={admin.PREFIX: admin.build(database, keys, changes=changes, traces=traces)},
+            extra={admin.PREFIX: plane},
         )
         transport = httpx.ASGITransport(app=_application(base))
         async with httpx.AsyncClient(transport=transport, base_url="http://x") as http:
-            made = World(database, http, books)
+            made = World(database, http, books, shelf)
             await database.write(lambda c: _house(c, made))
             for team in TEAMS:
                 await _resources(made, team)

@@ -108,6 +108,7 @@ class House:
 
     def _services(self, settings: Settings, opened: contextlib.AsyncExitStack) -> "Services":
         from headrace.gateway import admin, exporter
+        from headrace.gateway.erasure import Erasure
         from headrace.gateway.price_sources import own_price, sources
         from headrace.gateway.prices import Prices
         from headrace.gateway.services import Limits, Services
@@ -143,6 +144,12 @@ class House:
                 changes=control.changes,
                 traces=self.traces,
                 served=frozenset((*models, *embedders)),
+                erasure=Erasure(
+                    control.database,
+                    traces=self.traces,
+                    files=None if self._queue is None else self._queue.files,
+                    shelf=self._shelf,
+                ),
             )
         if self.traces is not None:
             self.traces.use(trace_rules)

@@ -173,6 +173,12 @@ async def remove(connection: AsyncConnection, which: Which) -> int:
     return await _remove(connection, select(traces.c.id).where(*_conditions(which)))
 
 
+async def remove_ids(connection: AsyncConnection, ids: Sequence[str]) -> int:
+    """Delete these traces, and their content; how many."""
+    await connection.execute(delete(trace_contents).where(trace_contents.c.id.in_(ids)))
+    return (await connection.execute(delete(traces).where(traces.c.id.in_(ids)))).rowcount
+
+
 async def expire(
     connection: AsyncConnection, policies: Sequence[Policy], *, default_days: int, now_s: int
 ) -> int:
@@ -223,8 +229,7 @@ async def set_policy(connection: AsyncConnection, policy: Policy) -> None:
 async def _remove(connection: AsyncConnection, query: Select[Any]) -> int:
     ids = list(await connection.scalars(query.limit(_CHUNK)))
     if ids:
-        await connection.execute(delete(trace_contents).where(trace_contents.c.id.in_(ids)))
-        await connection.execute(delete(traces).where(traces.c.id.in_(ids)))
+        await remove_ids(connection, ids)
     return len(ids)
 
 

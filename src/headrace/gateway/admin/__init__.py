@@ -17,6 +17,7 @@
     GET        /v1/admin/ledger/verify admin
     GET        /v1/admin/config        admin: how the last reading of the settings went
     GET, DELETE  /v1/admin/traces      ?team=&end_user=&id=&since_s=...; deleted to the last byte
+    DELETE     /v1/admin/texts         ... with stored responses, kept answers; files=1: files too
     GET, POST  /v1/admin/traces/policies   content_ppm and retention_days of an org or a team
 
 Invariant: what is another's answers as what does not exist: a key learns no ids beyond its reach.

@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from starlette.requests import Request
 
 from headrace.errors import InvalidParameter, NotFound, PermissionDenied
+from headrace.gateway.erasure import Erasure
 from headrace.gateway.reload import ConfigState
 from headrace.gateway.traces import Traces
 from headrace.store import identity
@@ -42,7 +43,10 @@ class Call:
         config: ConfigState | None = None,
         traces: Traces | None = None,
         served: Collection[str] | None = None,
+        erasure: Erasure | None = None,
     ) -> None:
+        self.erasure = erasure
+        """None = this service has nothing to delete texts from."""
         self._served = served
         self.traces = traces
         """None = none are kept."""

@@ -13,6 +13,7 @@ from starlette.routing import Route
 from headrace.errors import HeadraceError, InvalidParameter, MethodNotAllowed, NotFound
 from headrace.gateway.admin.call import Call, Handler
 from headrace.gateway.admin.table import PREFIX, TABLE
+from headrace.gateway.erasure import Erasure
 from headrace.gateway.http import ASGIApp
 from headrace.gateway.keys import Credentials, Keys
 from headrace.gateway.reload import ConfigState
@@ -39,6 +40,7 @@ class _Plane:
     changes: Changes | None
     traces: Traces | None
     served: Collection[str] | None
+    erasure: Erasure | None
 
 
 def build(
@@ -49,6 +51,7 @@ def build(
     changes: Changes | None = None,
     traces: Traces | None = None,
     served: Collection[str] | None = None,
+    erasure: Erasure | None = None,
 ) -> ASGIApp:
     """The application for everything below `PREFIX`.
 
@@ -60,6 +63,7 @@ def build(
             None = it knows when it looks the next time.
         traces: None = none are kept.
         served: Names of models, which keys may be scoped to; None = any name.
+        erasure: Deletes texts; None = nothing does.
     """
     plane = _Plane(
         database=database,
@@ -68,6 +72,7 @@ def build(
         changes=changes,
         traces=traces,
         served=served,
+        erasure=erasure,
     )
     paths: dict[str, dict[str, Handler]] = {}
     for route in TABLE:
@@ -110,6 +115,7 @@ async def _answer(plane: _Plane, request: Request, methods: dict[str, Handler]) 
             config=plane.config(),
             traces=plane.traces,
             served=plane.served,
+            erasure=plane.erasure,
         )
         answer = await handler(call)
         if request.method != "GET" and plane.changes is not None:

@@ -5,7 +5,7 @@ A handler that changes anything writes what it did into the audit log, in the sa
 
 from dataclasses import dataclass
 
-from headrace.gateway.admin import keys, money, operations, people, traces, watch
+from headrace.gateway.admin import keys, money, operations, people, texts, traces, watch
 from headrace.gateway.admin.call import Handler
 
 PREFIX = "/v1/admin/"
@@ -51,6 +51,7 @@ TABLE: tuple[AdminRoute, ...] = (
     _route("GET", "config", operations.show_config),
     _route("GET", "traces", traces.list_traces),
     _route("DELETE", "traces", traces.delete_traces),
+    _route("DELETE", "texts", texts.delete_texts),
     _route("GET", "traces/policies", traces.list_policies),
     _route("POST", "traces/policies", traces.set_policy),
 )

@@ -33,7 +33,7 @@ class PolicyBody(msgspec.Struct, forbid_unknown_fields=True):
 async def list_traces(call: Call) -> Any:
     """GET traces: newest first; `before_s` and `before_id` of the last for the next page."""
     traces = _need(call)
-    which = _within(call, _which(call, more=("failed", "limit", "before_s", "before_id")))
+    which = within(call, which_of(call, more=("failed", "limit", "before_s", "before_id")))
     limit = max(1, call.whole("limit", 50, most=_MOST))
     query = call.request.query_params
     which = replace(which, failed=bool(call.whole("failed", 0, most=1)))
@@ -49,10 +49,10 @@ async def delete_traces(call: Call) -> Any:
     """DELETE traces: all that match, from the tables and from the files."""
     call.need(RoleName.TEAM_ADMIN)
     traces = _need(call)
-    asked = _which(call)
+    asked = which_of(call)
     if asked.empty:
         raise InvalidParameter(f"say which: {', '.join((*_FILTERS, *_TIMES))}")
-    which = _within(call, asked)
+    which = within(call, asked)
     await traces.flush()
     if which.id is not None:
         rows = await traces.database.read(lambda c: store.find(c, which, limit=1))
@@ -134,7 +134,8 @@ def _need(call: Call) -> Traces:
     return call.traces
 
 
-def _which(call: Call, *, more: tuple[str, ...] = ()) -> Which:
+def which_of(call: Call, *, more: tuple[str, ...] = ()) -> Which:
+    """The filters of a query. Raises: InvalidParameter for one that there is not."""
     query = call.request.query_params
     known = (*_FILTERS, *_TIMES, *more)
     for name in query:
@@ -156,7 +157,7 @@ def _which(call: Call, *, more: tuple[str, ...] = ()) -> Which:
     )
 
 
-def _within(call: Call, which: Which) -> Which:
+def within(call: Call, which: Which) -> Which:
     """The same, confined to what the caller may see."""
     for name, own in (("org", call.org), ("team", call.team)):
         if own is None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from headrace.gateway.admin import keys, money, people, traces
+from headrace.gateway.admin import keys, money, people, texts, traces
 from headrace.gateway.openapi.shapes import TEXT, Shape, whole
 
 _TIME = whole(0, 1 << 52)
@@ -35,6 +35,10 @@ QUERIES: Mapping[tuple[str, str], Mapping[str, Shape]] = {
         "before_id": TEXT,
     },
     ("DELETE", "traces"): _FILTERS,
+    ("DELETE", "texts"): {
+        **{name: _FILTERS[name] for name in texts.FILTERS},
+        "files": whole(0, 1),
+    },
     ("GET", "audit"): {
         "actor": TEXT,
         "action": TEXT,
