@@ -12,14 +12,14 @@ import importlib
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
 from headrace import __version__
 from headrace.cli.terminal import show
-from headrace.config import Settings, load
+from headrace.config import Settings, load, with_value
 from headrace.errors import ConfigError, HeadraceError, UserError
 
 ISSUES_URL = "https://github.com/headrace/headrace/issues"
@@ -93,22 +93,36 @@ class GlobalOptions:
     sets: tuple[str, ...] = ()
     debug: bool = False
 
-    def settings(self) -> Settings:
+    def settings(self, changes: Mapping[str, object] | None = None) -> Settings:
         """The settings these options ask for.
 
+        Args:
+            changes: Dotted key -> value from the verb's own options; None = not given.
+
         Raises:
-            ConfigError: As `headrace.config.load`.
+            ConfigError: As `headrace.config.load` and `with_value`.
         """
-        return load(file=self.config, sets=self.sets)
+        made = load(file=self.config, sets=self.sets)
+        for key, value in (changes or {}).items():
+            if value is not None:
+                made = with_value(made, key, value, origin="command line")
+        return made
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit; `arguments` None = this process's."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    options = GlobalOptions()
     try:
         options, rest = _parse_globals(words)
-        code = _dispatch(options, rest)
+    except UserError as error:
+        sys.exit(_report(error, debug=False))
+    finish(lambda: _dispatch(options, rest), debug=options.debug)
+
+
+def finish(work: Callable[[], int], *, debug: bool) -> NoReturn:
+    """Do it and exit as it says; any error becomes one line and an exit code."""
+    try:
+        code = work()
         sys.stdout.flush()  # here, so that a reader that left is seen here
     except KeyboardInterrupt:
         code = 130
@@ -117,7 +131,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 141
     except Exception as error:  # noqa: BLE001 - the last line of defence turns it into one line
-        code = _report(error, debug=options.debug)
+        code = _report(error, debug=debug)
     sys.exit(code)
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from headrace.cli import GlobalOptions
-from headrace.config import Settings, with_value
+from headrace.config import Settings
 from headrace.config import settings_file as of_file
 
 if TYPE_CHECKING:  # `headrace serve` draws nothing, and need not carry what draws
@@ -36,11 +36,7 @@ def settings(ctx: typer.Context, changes: Mapping[str, object] | None = None) ->
     """
     found: object = ctx.obj
     options = found if isinstance(found, GlobalOptions) else GlobalOptions()
-    made = options.settings()
-    for key, value in (changes or {}).items():
-        if value is not None:
-            made = with_value(made, key, value, origin="command line")
-    return made
+    return options.settings(changes)
 
 
 def settings_file(ctx: typer.Context) -> Path:

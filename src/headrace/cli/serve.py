@@ -5,8 +5,7 @@ from typing import Annotated
 
 import typer
 
-from headrace import app
-from headrace.cli import report
+from headrace.cli import GlobalOptions, report, serving
 
 
 def serve(
@@ -47,7 +46,6 @@ def serve(
         "server.port": port,
         "server.auth": False if no_auth else None,
     }
-    source = app.SettingsSource(
-        file=report.settings_file(ctx), load=lambda: report.settings(ctx, options)
-    )
-    app.serve(source.load(), say=typer.echo, source=source)
+    report.settings(ctx, options)  # what is mistyped is refused before anything else
+    found: object = ctx.obj
+    serving.become(found if isinstance(found, GlobalOptions) else GlobalOptions(), options)

@@ -1,14 +1,15 @@
 """A collector of telemetry, reached by HTTP POST: bytes out, a verdict back."""
 
+import asyncio
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import NamedTuple
 
-import aiohttp
-
+from headrace.providers.http1 import BrokenAnswer, CannotConnect, Pool
 from headrace.providers.upstream import retry_after_s
 
 _TIMEOUT_S = 10.0
+_KEEP_ALIVE_S = 15.0
 _AGAIN = frozenset({429, 502, 503, 504})
 _MAX_ANSWER_BYTES = 64 << 10
 
@@ -33,40 +34,39 @@ class Collector:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self._session: aiohttp.ClientSession | None = None
+        self._pool: Pool | None = None
 
     async def post(self, body: bytes, headers: Mapping[str, str]) -> Verdict:
         """Send one body, once. Which answers mean what: the OTLP specification, "OTLP/HTTP"."""
         try:
-            async with self._open().post(
-                self.url, data=body, headers=headers, allow_redirects=False
-            ) as answer:
-                found = await answer.content.read(_MAX_ANSWER_BYTES)
-                if answer.status == 200:
-                    return Verdict(Outcome.TAKEN, found)
-                again = answer.status in _AGAIN
-                said = found[:200].decode("utf-8", "replace")
-                return Verdict(
-                    Outcome.AGAIN if again else Outcome.REFUSED,
-                    reason=f"{self.url} answered {answer.status}: {said}",
-                    retry_after_s=retry_after_s(
-                        milliseconds=answer.headers.get("retry-after-ms"),
-                        said=answer.headers.get("Retry-After"),
-                    ),
-                )
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            async with asyncio.timeout(_TIMEOUT_S):
+                answer = await self._open().post(self.url, headers, body)
+                try:
+                    found = await answer.read(_MAX_ANSWER_BYTES)
+                finally:
+                    answer.close()
+        except (BrokenAnswer, CannotConnect, TimeoutError, OSError, ValueError) as error:
             return Verdict(Outcome.AGAIN, reason=f"{self.url}: {error or type(error).__name__}")
+        if answer.status == 200:
+            return Verdict(Outcome.TAKEN, found)
+        said = found[:200].decode("utf-8", "replace")
+        return Verdict(
+            Outcome.AGAIN if answer.status in _AGAIN else Outcome.REFUSED,
+            reason=f"{self.url} answered {answer.status}: {said}",
+            retry_after_s=retry_after_s(
+                milliseconds=answer.header(b"retry-after-ms"), said=answer.header(b"retry-after")
+            ),
+        )
 
     async def close(self) -> None:
         """Close every connection."""
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            await pool.close()
 
-    def _open(self) -> aiohttp.ClientSession:
-        if self._session is None:
-            self._session = aiohttp.ClientSession(
-                timeout=aiohttp.ClientTimeout(total=_TIMEOUT_S),
-                connector=aiohttp.TCPConnector(limit=2),
+    def _open(self) -> Pool:
+        if self._pool is None:
+            self._pool = Pool(
+                connect_s=_TIMEOUT_S, keep_s=_KEEP_ALIVE_S, most=2, headers={"Accept": "*/*"}
             )
-        return self._session
+        return self._pool

@@ -1,12 +1,12 @@
 """JSON to somebody's URL: three tries, each bounded, nothing of the answer but its status."""
 
 import asyncio
+import json
 from collections.abc import Mapping
 from typing import Any
 
-import aiohttp
-
 from headrace.errors import UpstreamError
+from headrace.providers.http1 import BrokenAnswer, CannotConnect, Pool
 
 _TIMEOUT_S = 10.0
 _PAUSES_S = (0.0, 0.5, 2.0)
@@ -17,16 +17,22 @@ async def post_json(url: str, body: Mapping[str, Any]) -> None:
 
     Raises: UpstreamError where no try was answered with a status of 2xx.
     """
-    timeout = aiohttp.ClientTimeout(total=_TIMEOUT_S)
+    data = json.dumps(body).encode()
     last = ""
-    async with aiohttp.ClientSession(timeout=timeout) as session:
+    headers = {"Content-Type": "application/json", "Accept": "*/*"}
+    pool = Pool(connect_s=_TIMEOUT_S, keep_s=_TIMEOUT_S, headers=headers)
+    try:
         for pause in _PAUSES_S:
             await asyncio.sleep(pause)
             try:
-                async with session.post(url, json=body, allow_redirects=False) as answer:
-                    if 200 <= answer.status < 300:
-                        return
-                    last = f"status {answer.status}"
-            except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+                async with asyncio.timeout(_TIMEOUT_S):
+                    answer = await pool.post(url, {}, data)
+                answer.close()
+                if 200 <= answer.status < 300:
+                    return
+                last = f"status {answer.status}"
+            except (BrokenAnswer, CannotConnect, TimeoutError, OSError, ValueError) as error:
                 last = str(error) or type(error).__name__
+    finally:
+        await pool.close()
     raise UpstreamError(f"the webhook did not take it: {last}")
