@@ -120,6 +120,33 @@ typedef struct {
 int hr_encode(hr_pool*, hr_scratch*, const hr_encoder*, int documents, const int32_t* start,
               const int32_t* ids, float* hidden);
 
+// --- searching an index ------------------------------------------------------------------------------
+// Vectors of length 1 as bytes: value = scale * r. What kernels/scan.py calls; a library without
+// these still does all the rest.
+typedef struct {
+  int32_t dims;
+  const int8_t* rows;     // [n, dims], -127..127
+  const float* scales;    // [n]
+  const int32_t* sums;    // [n], of each row
+  const int32_t* places;  // [n], what a row is called, or null = its index
+} hr_bytes;
+
+// The k best cosines, best first, of equals the lower place; returns how many, or -HR_E*.
+// ranges [count, 2]: first row and end, looked at in order, none begun once `budget` allowed rows
+// were seen (below 0 = all). allowed: by place, or null = all.
+int hr_scan_ranges(const hr_bytes*, const uint8_t* allowed, int count, const int64_t* ranges,
+                   int64_t budget, const int8_t* q, float scale, int k, int32_t* places,
+                   float* scores);
+// The same of single rows.
+int hr_scan_rows(const hr_bytes*, int64_t count, const int64_t* wanted, const int8_t* q, float scale,
+                 int k, int32_t* places, float* scores);
+int64_t hr_count_seen(int64_t count, const uint32_t* positions, const uint8_t* seen);
+// scores[p] += gain * times / (times + norms[p]), times = body + title_weight * titles, where p may
+// be seen.
+int hr_bm25_add(int64_t count, const uint32_t* positions, const uint8_t* body,
+                const uint8_t* titles, const uint8_t* seen, const float* norms, float gain,
+                float title_weight, float* scores);
+
 #ifdef __cplusplus
 }
 #endif

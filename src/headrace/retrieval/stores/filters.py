@@ -6,6 +6,7 @@ for equality only; whatever is of another kind than the value asked for is as go
 """
 
 import math
+import re
 from collections.abc import Mapping
 
 from headrace.errors import InvalidParameter
@@ -17,6 +18,7 @@ FIELDS = ("id", "source", "title", "media_type", "modified_s")
 MAX_DEPTH = 16
 MAX_ATOMS = 512
 _LARGEST = 2**63 - 1
+_LONE = re.compile("[\ud800-\udfff]")
 
 
 def check(filter: Filter | None) -> None:
@@ -65,7 +67,7 @@ def check_value(field: str, value: Scalar) -> None:
     if isinstance(value, bool):
         return
     if isinstance(value, str):
-        if "\0" in value or any("\ud800" <= c <= "\udfff" for c in value):
+        if "\0" in value or (not value.isascii() and _LONE.search(value)):
             wrong = "a text without NUL and lone surrogates"
     elif isinstance(value, int):
         if abs(value) > _LARGEST:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from headrace.kernels.scan import Floats, Mask, bm25_add, count_seen
 from headrace.retrieval.stores.words import Hashes, Unpacked
 
 K1 = 1.2
@@ -24,8 +25,6 @@ TITLE_WEIGHT = 1.5
 
 Positions = npt.NDArray[np.uint32]
 Counts = npt.NDArray[np.uint8]
-Mask = npt.NDArray[np.bool_]
-Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -121,16 +120,21 @@ def score(runs: Sequence[Run], terms: Sequence[int], seen: Seen) -> Floats:
             if at < len(run.words) and int(run.words[at]) == term:
                 s = slice(int(run.starts[at]), int(run.starts[at + 1]))
                 slices.append((run.positions[s], run.body[s], run.titles[s]))
-        holders = sum(int(np.count_nonzero(seen.mask[p])) for p, _, _ in slices)
+        holders = sum(count_seen(positions, seen.mask) for positions, _, _ in slices)
         if not holders:
             continue
         idf = float(np.log1p((seen.chunks - holders + 0.5) / (holders + 0.5)))
         for positions, body, titles in slices:
-            times = body + np.float32(TITLE_WEIGHT) * titles
-            scores[positions] += (
-                np.float32(idf * (K1 + 1)) * times / (times + seen.norms[positions])
+            bm25_add(
+                positions,
+                body,
+                titles,
+                seen=seen.mask,
+                norms=seen.norms,
+                gain=idf * (K1 + 1),
+                title_weight=TITLE_WEIGHT,
+                scores=scores,
             )
-    scores[~seen.mask] = 0
     return scores
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from headrace.retrieval.contracts import DocumentRow, Generation
 from headrace.retrieval.stores.filters import fields
+from headrace.retrieval.stores.schema import vectors_table
 from headrace.types import Chunk, Integrity, Passage, SourceDocument
 from headrace.types.retrieval import Scalar
 
@@ -113,7 +114,10 @@ def generation_of(row: Sequence[Any]) -> Generation:
 
 
 def passages(
-    connection: sqlite3.Connection, rows: Sequence[int], scores: Sequence[float]
+    connection: sqlite3.Connection,
+    rows: Sequence[int],
+    scores: Sequence[float],
+    features: Sequence[Mapping[str, float]] | None = None,
 ) -> list[Passage]:
     """Chunks by row, each with its score, in that order; all in one or a few statements."""
     chunks = {
@@ -125,7 +129,7 @@ def passages(
         for row in _by_row(connection, f"d.row, {DOCUMENT}", "documents d", "d", wanted)
     }
     found: list[Passage] = []
-    for row, score in zip(rows, scores, strict=True):
+    for i, row in enumerate(rows):
         chunk = chunks[row]
         document = documents[chunk[0]]
         found.append(
@@ -136,11 +140,26 @@ def passages(
                 modified_s=document[4],
                 integrity=Integrity(document[5]),
                 metadata=dict(_metadata(document[8])),
-                score=score,
+                score=scores[i],
+                features={} if features is None else features[i],
                 superseded_by=document[10],
                 conflicts=_texts(document[11]),
             )
         )
+    return found
+
+
+def vectors(
+    connection: sqlite3.Connection, generation: int, chunks: Sequence[int]
+) -> list[tuple[int, bytes]]:
+    """Chunks and their vectors, those that have one, in any order."""
+    found: list[tuple[int, bytes]] = []
+    for i in range(0, len(chunks), _MANY):
+        some = chunks[i : i + _MANY]
+        marks = ",".join("?" * len(some))
+        found += connection.execute(
+            f"SELECT chunk, data FROM {vectors_table(generation)} WHERE chunk IN ({marks})", some
+        ).fetchall()
     return found
 
 

@@ -1,18 +1,20 @@
 """A question to one state of an index → what was found, and why there is no more of it."""
 
-import dataclasses
 import sqlite3
 from dataclasses import dataclass
 
 import numpy as np
 
 from headrace.errors import InvalidParameter
+from headrace.kernels.scan import Floats, Places
 from headrace.retrieval.contracts import Found
 from headrace.retrieval.stores import postings, records, words
-from headrace.retrieval.stores.exact import Floats, Matrix, Places
+from headrace.retrieval.stores.vectors import Matrix
 from headrace.retrieval.stores.view import Sight, State
 
 MAX_K = 10_000
+_MORE = 30
+"""So many more are compared in full precision, beside twice as many as are asked for."""
 NOTHING = "no chunk passes the filter and may be read by who asks"
 
 
@@ -73,9 +75,9 @@ def nearest(moment: Moment, vector: bytes, k: int) -> Found:
     """The k best by cosine."""
     assert moment.matrix is not None
     matrix, query = moment.matrix, vector_of(vector, moment.matrix.dimensions)
-    places, cosines, exact = matrix.nearest(query, moment.sight.allowed, k)
-    ranked = Ranked(places=places, scores=cosines, exact=exact)
-    return _found(moment, ranked, "" if len(places) >= k else _few(moment, matrix, len(places)))
+    ranked = _nearest(moment, matrix, query, k)
+    found = len(ranked.places)
+    return _found(moment, ranked, "" if found >= k else _few(moment, matrix))
 
 
 def candidates(moment: Moment, query: str, vector: bytes, k: int) -> Found:
@@ -85,34 +87,48 @@ def candidates(moment: Moment, query: str, vector: bytes, k: int) -> Found:
     terms = words.query_terms(query)
     scores = postings.score(moment.state.runs, terms, moment.sight.seen)
     by_word = postings.best(scores, moment.sight.allowed, k)
-    near, _, exact = matrix.nearest(asked, moment.sight.allowed, k)
-    places = np.union1d(by_word, near)
-    cosines = matrix.cosines(asked, places).tolist()
+    near = _nearest(moment, matrix, asked, k)
+    places = np.union1d(by_word, near.places)
+    cosines = _cosines(moment, matrix, asked, places).tolist()
     bm25 = scores[places].tolist()
     word_rank = {place: i for i, place in enumerate(by_word.tolist(), 1)}
-    near_rank = {place: i for i, place in enumerate(near.tolist(), 1)}
-    passages = records.passages(
-        moment.connection, moment.state.rows[places].tolist(), [0.0] * len(places)
-    )
-    featured = [
-        dataclasses.replace(passage, features=features)
-        for passage, features in zip(
-            passages,
-            (
-                _features(bm25[i], cosines[i], word_rank.get(place), near_rank.get(place))
-                for i, place in enumerate(places.tolist())
-            ),
-            strict=True,
-        )
+    near_rank = {place: i for i, place in enumerate(near.places.tolist(), 1)}
+    features = [
+        _features(bm25[i], cosines[i], word_rank.get(place), near_rank.get(place))
+        for i, place in enumerate(places.tolist())
     ]
+    rows = moment.state.rows[places].tolist()
+    featured = records.passages(moment.connection, rows, [0.0] * len(rows), features)
     featured.sort(key=lambda p: (p.chunk.document, p.chunk.ordinal))
     return Found(
         passages=tuple(featured),
         matching=moment.sight.matching,
         snapshot=moment.snapshot,
-        shortfall="" if len(featured) >= k else _few(moment, matrix, len(featured)),
-        exact=exact,
+        shortfall="" if len(featured) >= k else _few(moment, matrix),
+        exact=near.exact,
     )
+
+
+def _nearest(moment: Moment, matrix: Matrix, query: Floats, k: int) -> Ranked:
+    """The k nearest: more than that by bytes, those then by the record's own numbers."""
+    (places, _), exact = matrix.nearest(query, moment.sight.allowed, 2 * k + _MORE)
+    cosines = _cosines(moment, matrix, query, places)
+    order = np.lexsort((places, -cosines))[:k]
+    return Ranked(places=places[order], scores=cosines[order], exact=exact)
+
+
+def _cosines(moment: Moment, matrix: Matrix, query: Floats, places: Places) -> Floats:
+    """Of given chunks, in full precision; 0 where there is no vector."""
+    rows = moment.state.rows[places]
+    cosines = np.zeros(len(rows), np.float32)
+    found = records.vectors(moment.connection, matrix.generation, rows.tolist())
+    if found:
+        chunks = np.fromiter((chunk for chunk, _ in found), np.int64, len(found))
+        data = np.frombuffer(b"".join([data for _, data in found]), "<f4")
+        values = data.reshape(len(found), matrix.dimensions) @ query
+        order = np.argsort(rows)
+        cosines[order[np.searchsorted(rows, chunks, sorter=order)]] = values
+    return cosines
 
 
 def _features(
@@ -149,7 +165,7 @@ def _few_words(moment: Moment, terms: list[int], found: int) -> str:
     return f"{found} of {matching} chunks in scope have a word of the question"
 
 
-def _few(moment: Moment, matrix: Matrix, found: int) -> str:
+def _few(moment: Moment, matrix: Matrix) -> str:
     matching = moment.sight.matching
     if not matching:
         return NOTHING

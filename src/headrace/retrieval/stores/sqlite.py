@@ -10,7 +10,7 @@ import asyncio
 import sqlite3
 import threading
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,6 +18,7 @@ from headrace.errors import ConfigError, StoreUnavailable
 from headrace.retrieval.contracts import DocumentRow, Entry, Found, Generation, Marks, Scope
 from headrace.retrieval.stores import filters, reading, schema, searching, upkeep, writing
 from headrace.retrieval.stores.searching import Moment
+from headrace.retrieval.stores.vectors import Matrix, make_lists, wants_lists
 from headrace.retrieval.stores.view import View
 from headrace.retrieval.stores.writer import Writer
 from headrace.types import Chunk, SourceDocument
@@ -34,6 +35,8 @@ class SqliteStore:
         self._following = threading.Lock()
         self._writer = Writer(directory, synchronous)
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="index")
+        self._arranger = ThreadPoolExecutor(1, thread_name_prefix="index-lists")
+        self._arranging: Future[None] | None = None
         self._local = threading.local()
         self._connections: list[sqlite3.Connection] = []
         self._name = ""
@@ -68,6 +71,7 @@ class SqliteStore:
     async def close(self) -> None:
         await asyncio.to_thread(self._writer.close)
         self._threads.shutdown(wait=True)
+        self._arranger.shutdown(wait=True)
         for connection in self._connections:
             connection.close()
         self._connections.clear()
@@ -156,6 +160,20 @@ class SqliteStore:
     async def snapshot(self) -> str:
         return self._snapshot(await self._read(lambda c: schema.meta(c, "seq")[0]))
 
+    async def warm(self, generation: int) -> None:
+        """Read what queries need, and arrange its vectors; a query that comes first does so too,
+        but leaves the arranging to be done beside it."""
+
+        def work(connection: sqlite3.Connection) -> None:
+            with self._following:
+                self._view.follow(connection)
+                self._view.sight(connection, Scope(principals=None))
+                matrix = self._view.matrix(connection, generation)
+            if wants_lists(matrix):
+                self._arrange(matrix)
+
+        await self._read(work)
+
     async def check(self) -> Sequence[str]:
         return await self._read(upkeep.check)
 
@@ -185,9 +203,21 @@ class SqliteStore:
                     else self._view.matrix(connection, generation),
                     snapshot=self._snapshot(state.seq),
                 )
+            if moment.matrix is not None and wants_lists(moment.matrix):
+                self._arrange_later(moment.matrix)
             return search(moment)
 
         return await self._read(work)
+
+    def _arrange_later(self, matrix: Matrix) -> None:
+        with self._following:
+            if self._arranging is None or self._arranging.done():
+                self._arranging = self._arranger.submit(self._arrange, matrix)
+
+    def _arrange(self, matrix: Matrix) -> None:
+        lists = make_lists(matrix)
+        with self._following:
+            self._view.adopt(matrix, lists)
 
     async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """The result of work in a transaction that only reads, on a thread of its own."""

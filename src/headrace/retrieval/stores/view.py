@@ -15,8 +15,9 @@ import numpy.typing as npt
 from headrace.retrieval.contracts import Scope
 from headrace.retrieval.stores import postings, words
 from headrace.retrieval.stores.atoms import Atoms, Mask, Rows
-from headrace.retrieval.stores.exact import Matrix, Vectors
+from headrace.retrieval.stores.lists import Lists
 from headrace.retrieval.stores.schema import meta
+from headrace.retrieval.stores.vectors import Matrix, Vectors
 from headrace.retrieval.stores.writing import dimensions_of
 
 _SCOPES = 64
@@ -130,10 +131,15 @@ class View:
         ).fetchone()
         kept = self._vectors.get(generation)
         if kept is None or kept.filled != filled:
-            kept = self._vectors[generation] = Vectors(generation, dimensions)
-            kept.filled = filled
+            kept = self._vectors[generation] = Vectors(generation, dimensions, filled)
         kept.read(connection, self.state.rows)
         return kept.snapshot()
+
+    def adopt(self, matrix: Matrix, lists: Lists) -> None:
+        """Take lists that were made of a matrix of this view, unless it has read all anew since."""
+        kept = self._vectors.get(matrix.generation)
+        if kept is not None and kept.made(matrix):
+            kept.adopt(lists)
 
     def sight(self, connection: sqlite3.Connection, scope: Scope) -> Sight:
         """What a scope lets through of the state that was followed to."""

@@ -9,6 +9,8 @@ file. Invariant: equal words give equal hashes, on every machine and in every ve
 import hashlib
 import re
 import unicodedata
+from array import array
+from collections import Counter
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -80,23 +82,23 @@ class Terms(NamedTuple):
 
 def count(text: str, titles: Iterable[str]) -> Terms:
     """The words of a chunk and of what stands above it."""
-    found: dict[int, int] = {}
-    length = 0
     stems = _stems
-    for word in words(text):
-        key = stems[word]
-        found[key] = found.get(key, 0) + 1
-        length += 1
-    above: dict[int, int] = {}
+    spoken = words(text)
+    found = Counter(map(stems.__getitem__, spoken))
+    length = len(spoken)
+    above: Counter[int] = Counter()
     for title in titles:
-        for word in words(title):
-            key = stems[word]
-            above[key] = above.get(key, 0) + 1
-            length += 1
+        if title:
+            named = words(title)
+            above.update(map(stems.__getitem__, named))
+            length += len(named)
     for key in above:
         found.setdefault(key, 0)
-    hashes = np.fromiter(found, np.uint64, len(found)).tobytes()
-    body = bytes([v if v < _MAX_COUNT else _MAX_COUNT for v in found.values()])
+    hashes = array("Q", found).tobytes()
+    counts = found.values()
+    if length > _MAX_COUNT:
+        counts = [min(count, _MAX_COUNT) for count in counts]
+    body = bytes(counts)
     if not above:
         return Terms(length, hashes + body + bytes(len(body)))
     return Terms(length, hashes + body + bytes(min(above.get(k, 0), _MAX_COUNT) for k in found))

@@ -6,7 +6,9 @@ and says what is gone in `removed`.
 
 import json
 import sqlite3
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 from headrace.errors import Conflict, InvalidParameter, NotFound
 from headrace.retrieval.contracts import Entry, Generation, Marks
@@ -59,35 +61,31 @@ def check_entry(entry: Entry) -> None:
 
 
 def put(connection: sqlite3.Connection, entries: Sequence[Prepared]) -> int:
-    """Add or replace documents; the sequence number that has them."""
+    """Add or replace documents; the sequence number that has them.
+
+    Raises: InvalidParameter, NotFound.
+    """
     seq, active = _next(connection), meta(connection, "active")[0]
     known = _generations(connection)
+    ids = [prepared.entry.document.id for prepared in entries]
+    if len(set(ids)) < len(ids):
+        twice = next(id for id, count in Counter(ids).items() if count > 1)
+        raise InvalidParameter(f"{twice!r} is put twice at once", param="id")
     for prepared in entries:
-        entry = prepared.entry
-        _check_vectors(entry, known, active)
-        marks = ("", "[]")
-        old = connection.execute(
-            "SELECT row, metadata, readers, superseded_by, conflicts FROM documents WHERE id = ?",
-            (entry.document.id,),
-        ).fetchone()
-        if old is not None:
-            _delete(connection, old[:3], known, seq)
-            marks = old[3:]
-        if entry.marks is not None:
-            marks = (entry.marks.superseded_by, dump(entry.marks.conflicts))
-        _insert(connection, prepared, marks)
+        _check_vectors(prepared.entry, known, active)
+    marks = {old.id: old.marks for old in _delete(connection, ids, known, seq)}
+    for prepared in entries:
+        new = prepared.entry.marks
+        if new is not None:
+            marks[prepared.entry.document.id] = (new.superseded_by, dump(new.conflicts))
+    _insert(connection, entries, marks)
     return seq
 
 
 def remove(connection: sqlite3.Connection, ids: Sequence[str]) -> int:
     """Delete those documents that are there."""
-    seq, known = _next(connection), _generations(connection)
-    for id in dict.fromkeys(ids):
-        old = connection.execute(
-            "SELECT row, metadata, readers FROM documents WHERE id = ?", (id,)
-        ).fetchone()
-        if old is not None:
-            _delete(connection, old, known, seq)
+    seq = _next(connection)
+    _delete(connection, list(dict.fromkeys(ids)), _generations(connection), seq)
     return seq
 
 
@@ -102,9 +100,7 @@ def mark(connection: sqlite3.Connection, marks: Mapping[str, Marks]) -> int:
 
 def begin(connection: sqlite3.Connection, generation: Generation) -> None:
     """A generation without vectors; the first of an index is active."""
-    (used,) = connection.execute(
-        "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'generations'"
-    ).fetchone()
+    used = _last(connection, "generations")
     if generation.number <= used:
         raise Conflict(
             f"generation {generation.number} exists or did; the next free number is {used + 1}"
@@ -215,73 +211,105 @@ def _set(connection: sqlite3.Connection, name: str, value: int) -> None:
     connection.execute("UPDATE meta SET value = ? WHERE name = ?", (value, name))
 
 
-def _insert(connection: sqlite3.Connection, prepared: Prepared, marks: Sequence[str]) -> None:
-    document, chunks = prepared.entry.document, prepared.entry.chunks
-    readers = None if document.readers is None else sorted(document.readers)
-    cursor = connection.execute(
-        "INSERT INTO documents (id, source, title, media_type, modified_s, integrity, sha256, "
-        "readers, metadata, chunks, superseded_by, conflicts) VALUES (?,?,?,?,?,?,?,?,?,?,?,?)",
-        (
-            *(document.id, document.source, document.title, document.media_type),
-            *(document.modified_s, document.integrity.value, bytes.fromhex(document.sha256)),
-            *(None if readers is None else dump(readers), dump_metadata(document.metadata)),
-            *(len(chunks), *marks),
-        ),
-    )
-    row = cursor.lastrowid
-    connection.execute("INSERT INTO texts VALUES (?, ?)", (row, encode(document.text)))
-    connection.executemany(
-        "INSERT INTO attributes VALUES (?, ?, ?)",
-        [(key, value, row) for key, value in attributes(document.metadata, readers)],
-    )
-    if not chunks:
-        return
-    (last,) = connection.execute(
-        "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'chunks'"
-    ).fetchone()
-    connection.executemany(
-        "INSERT INTO chunks VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)",
-        [
+def _last(connection: sqlite3.Connection, table: str) -> int:
+    """The highest row that a table ever had."""
+    found = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = ?", (table,))
+    return next((seq for (seq,) in found), 0)
+
+
+def _insert(
+    connection: sqlite3.Connection,
+    entries: Sequence[Prepared],
+    marks: Mapping[str, tuple[str, str]],
+) -> None:
+    """One statement a table, whatever there is of entries."""
+    documents: list[Sequence[object]] = []
+    texts: list[tuple[int, bytes]] = []
+    asked: list[tuple[str, Scalar, int]] = []
+    chunks: list[Sequence[object]] = []
+    vectors: dict[int, list[tuple[int, bytes]]] = {}
+    row, chunk_row = _last(connection, "documents"), _last(connection, "chunks")
+    for prepared in entries:
+        row += 1
+        document, parts = prepared.entry.document, prepared.entry.chunks
+        readers = None if document.readers is None else sorted(document.readers)
+        documents.append(
             (
-                *(last + 1 + i, row, chunk.ordinal, chunk.start, chunk.end, chunk.parent_start),
-                *(chunk.parent_end, chunk.tokens, dump(chunk.headings)),
-                *(bytes.fromhex(chunk.sha256), terms.length, terms.packed, encode(chunk.text)),
+                *(row, document.id, document.source, document.title, document.media_type),
+                *(document.modified_s, document.integrity.value, bytes.fromhex(document.sha256)),
+                *(None if readers is None else dump(readers), dump_metadata(document.metadata)),
+                *(len(parts), *marks.get(document.id, ("", "[]"))),
             )
-            for i, (chunk, terms) in enumerate(zip(chunks, prepared.terms, strict=True))
-        ],
-    )
-    for generation, data in prepared.entry.vectors.items():
-        size = len(data) // len(chunks)
-        connection.executemany(
-            f"INSERT INTO {vectors_table(generation)} VALUES (?, ?)",
-            [(last + 1 + i, data[i * size : (i + 1) * size]) for i in range(len(chunks))],
         )
+        texts.append((row, encode(document.text)))
+        asked += [(key, value, row) for key, value in attributes(document.metadata, readers)]
+        for generation, data in prepared.entry.vectors.items():
+            size = len(data) // max(1, len(parts))
+            vectors.setdefault(generation, []).extend(
+                (chunk_row + 1 + i, data[i * size : (i + 1) * size]) for i in range(len(parts))
+            )
+        for chunk, terms in zip(parts, prepared.terms, strict=True):
+            chunk_row += 1
+            chunks.append(
+                (
+                    *(chunk_row, row, chunk.ordinal, chunk.start, chunk.end, chunk.parent_start),
+                    *(chunk.parent_end, chunk.tokens, dump(chunk.headings)),
+                    *(bytes.fromhex(chunk.sha256), terms.length, terms.packed, encode(chunk.text)),
+                )
+            )
+    many = connection.executemany
+    many(f"INSERT INTO documents VALUES ({_marks(13)})", documents)
+    many("INSERT INTO texts VALUES (?, ?)", texts)
+    many("INSERT INTO attributes VALUES (?, ?, ?)", asked)
+    many(f"INSERT INTO chunks VALUES ({_marks(13)})", chunks)
+    for generation, rows in vectors.items():
+        many(f"INSERT INTO {vectors_table(generation)} VALUES (?, ?)", rows)
+
+
+def _marks(count: int) -> str:
+    return ",".join("?" * count)
+
+
+class _Old(NamedTuple):
+    """A document that was there."""
+
+    id: str
+    marks: tuple[str, str]
 
 
 def _delete(
-    connection: sqlite3.Connection,
-    old: tuple[int, str, str | None],
-    generations: Iterable[int],
-    seq: int,
-) -> None:
-    row, metadata, readers = old
-    chunks = [
-        found[0]
-        for found in connection.execute("SELECT row FROM chunks WHERE document = ?", (row,))
-    ]
-    gone = [(chunk,) for chunk in chunks]
-    connection.executemany("INSERT INTO removed VALUES (?, ?)", [(chunk, seq) for chunk in chunks])
-    connection.executemany("DELETE FROM chunks WHERE row = ?", gone)
+    connection: sqlite3.Connection, ids: Sequence[str], generations: Iterable[int], seq: int
+) -> list[_Old]:
+    """Delete those that are there."""
+    old: list[_Old] = []
+    documents: list[tuple[int]] = []
+    asked: list[tuple[str, Scalar, int]] = []
+    chunks: list[tuple[int]] = []
+    for id in ids:
+        found = connection.execute(
+            "SELECT row, metadata, readers, superseded_by, conflicts FROM documents WHERE id = ?",
+            (id,),
+        ).fetchone()
+        if found is None:
+            continue
+        row, metadata, readers = found[:3]
+        old.append(_Old(id, (found[3], found[4])))
+        documents.append((row,))
+        names = None if readers is None else json.loads(readers)
+        asked += [(key, value, row) for key, value in attributes(json.loads(metadata), names)]
+        chunks += connection.execute("SELECT row FROM chunks WHERE document = ?", (row,)).fetchall()
+    if not old:
+        return old
+    many = connection.executemany
+    many("INSERT INTO removed VALUES (?, ?)", [(chunk, seq) for (chunk,) in chunks])
+    many("DELETE FROM chunks WHERE row = ?", chunks)
     for generation in generations:
-        connection.executemany(f"DELETE FROM {vectors_table(generation)} WHERE chunk = ?", gone)
-    names = None if readers is None else json.loads(readers)
-    connection.executemany(
-        "DELETE FROM attributes WHERE key = ? AND value = ? AND document = ?",
-        [(key, value, row) for key, value in attributes(json.loads(metadata), names)],
-    )
-    connection.execute("DELETE FROM texts WHERE document = ?", (row,))
-    connection.execute("DELETE FROM documents WHERE row = ?", (row,))
+        many(f"DELETE FROM {vectors_table(generation)} WHERE chunk = ?", chunks)
+    many("DELETE FROM attributes WHERE key = ? AND value = ? AND document = ?", asked)
+    many("DELETE FROM texts WHERE document = ?", documents)
+    many("DELETE FROM documents WHERE row = ?", documents)
     _set(connection, "unpurged", 1)
+    return old
 
 
 def _check_vectors(entry: Entry, known: Mapping[int, int], active: int) -> None:
