@@ -128,6 +128,8 @@ def configure(*, as_json: bool = False, level: int = logging.INFO) -> None:
     """Send headrace's messages to standard error; a second call replaces the first."""
     handler = logging.StreamHandler()
     handler.setFormatter(LineFormatter(as_json=as_json))
+    # No line of ours says in which thread or process it was made, so nobody need find out.
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     logger = logging.getLogger(LOGGER)
     logger.handlers[:] = [handler]
     logger.setLevel(level)

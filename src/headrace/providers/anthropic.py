@@ -4,6 +4,8 @@ import json
 from typing import Any
 from urllib.parse import urlsplit
 
+import msgspec
+
 from headrace.errors import ConfigError, HeadraceError, UpstreamError
 from headrace.providers import shapes
 from headrace.providers.anthropic_events import MessageReader, error_of
@@ -60,7 +62,10 @@ class AnthropicDialect:
 
 def json_bytes(body: dict[str, Any]) -> bytes:
     """A body as it is sent."""
-    return json.dumps(body, ensure_ascii=False).encode("utf-8", "surrogatepass")
+    try:
+        return msgspec.json.encode(body)
+    except (TypeError, ValueError, OverflowError):  # a lone surrogate, a number beyond 64 bits
+        return json.dumps(body, ensure_ascii=False).encode("utf-8", "surrogatepass")
 
 
 def http_base(url: str) -> str:

@@ -153,7 +153,7 @@ def parse(body: bytes, *, what: str = "the body") -> Fields:
     try:
         value = msgspec.json.decode(body)
         # msgspec keeps the last of two equal keys and says nothing, so the keys are read again.
-        json.loads(body, object_pairs_hook=_unique)
+        _KEYS.decode(body.decode())
     except RecursionError:
         raise UserError(f"the JSON of {what} is nested too deeply") from None
     except ValueError as error:  # msgspec.DecodeError, JSONDecodeError, UnicodeDecodeError
@@ -266,3 +266,6 @@ def _unique(pairs: list[tuple[str, Any]]) -> None:
                 f"the key {shown(name)} comes twice in one object; send it once", param=name
             )
         seen.add(name)
+
+
+_KEYS = json.JSONDecoder(object_pairs_hook=_unique)
