@@ -186,7 +186,7 @@ class Library:
     async def sync(self, name: str, source: str, errand: Errand) -> Sequence[Synced]:
         """As `Indexes.sync`."""
         index = await self.open(name, errand.owner, errand=errand)
-        there = self._sources.get((name, errand.owner), {})
+        there = self.sources(name, errand.owner)
         if not there or (source and source not in there):
             known = ", ".join(there) or "none; add [indexes.NAME.sources.SOURCE] to headrace.toml"
             raise InvalidParameter(
@@ -204,6 +204,18 @@ class Library:
         """As `Indexes.snapshot`."""
         index = await self.open(name, owner, shared=True)
         return f"{index.place.uid}:{await index.snapshot()}"
+
+    async def models(self, name: str, owner: IndexOwner) -> Sequence[str]:
+        """Names of those that made its generations, or will make the first. Raises: NotFound."""
+        try:
+            index = await self.open(name, owner, shared=True)
+        except NotFound:
+            return [(await self.spec(name, owner)).embedder]
+        return [item.embedder for item in await index.store.generations()]
+
+    def sources(self, name: str, owner: IndexOwner) -> Mapping[str, SourceSettings]:
+        """Those of its settings."""
+        return self._sources.get((name, owner), {})
 
     def grounded(self, how: Grounding, backend: Backend, errand: Errand) -> Backend:
         """As `Indexes.grounded`."""
