@@ -4,6 +4,7 @@ The only room with lazy imports: a command pays for what it uses, `headrace --he
 """
 
 from headrace.app.house import SettingsSource
+from headrace.app.indexes import index_errand, open_library
 from headrace.app.local import (
     OfflineEngine,
     Opened,
@@ -38,12 +39,14 @@ __all__ = [
     "embedding_name",
     "embedding_path",
     "explain_route",
+    "index_errand",
     "model_name",
     "model_path",
     "named_models",
     "offline_engine",
     "open_backend",
     "open_embedder",
+    "open_library",
     "open_store",
     "open_trace_stores",
     "rollout_engine",

