@@ -1,26 +1,37 @@
 """A library of indexes over hashed words: no model, no tokenizer, the real store."""
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
 
 from headrace.errors import ModelNotFound
 from headrace.retrieval.chunking import Chunker, Chunking
 from headrace.retrieval.contracts import IndexStore, Scope
-from headrace.retrieval.library import Library
+from headrace.retrieval.library import Library, Search
 from headrace.retrieval.vectors import rows
 from headrace.testing.embedder import HashEmbedder
 from headrace.types import (
+    Backend,
+    ChatRequest,
     Chunk,
+    Citation,
+    CitationVerdict,
     Embedder,
     EmbedRequest,
     Errand,
+    Event,
+    Finished,
+    FinishReason,
+    Grounding,
     IndexOwner,
     IndexSpec,
     NewDocument,
     SearchRequest,
     SearchResult,
     SourceDocument,
+    Started,
+    TextDelta,
+    Usage,
 )
 
 RED = IndexOwner("acme", "red")
@@ -93,8 +104,46 @@ def errand(*models: Embedder, owner: IndexOwner = RED) -> Errand:
     return Errand(embedder=embedders(*(models or (HashEmbedder(),))), owner=owner)
 
 
+class Quoting:
+    """Answers with the best passage, word for word, and cites it."""
+
+    def __init__(self, search: Search, spec: IndexSpec, how: Grounding, backend: Backend) -> None:
+        self._search = search
+        self._how = how
+        self._k = how.k or spec.k
+
+    async def stream(self, request: ChatRequest) -> AsyncIterator[Event]:
+        found = await self._search(
+            SearchRequest(
+                index=self._how.index,
+                query=request.messages[-1].text,
+                k=self._k,
+                principals=self._how.principals,
+                filter=self._how.filter,
+            )
+        )
+        yield Started(id=request.trace, model=request.model, created_s=1, prompt_tokens=7)
+        if found.passages:
+            best = found.passages[0].chunk
+            yield TextDelta(text=f"{best.text} [1]")
+            yield Citation(
+                document=best.document,
+                start=best.start,
+                end=best.end,
+                support=1.0,
+                source=1,
+                quote=best.text,
+                verdict=CitationVerdict.SUPPORTED,
+            )
+        yield Finished(
+            reason=FinishReason.STOP,
+            usage=Usage(prompt_tokens=7, completion_tokens=3),
+            not_in_sources=not found.passages,
+        )
+
+
 def library(directory: Path) -> Library:
-    return Library(directory / "indexes", cut=lambda _: Lines(), seek=Nearest)
+    return Library(directory / "indexes", cut=lambda _: Lines(), seek=Nearest, ground=Quoting)
 
 
 def spec(name: str = "notes", owner: IndexOwner = RED, *, shared: bool = False) -> IndexSpec:

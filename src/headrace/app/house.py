@@ -111,6 +111,7 @@ class House:
 
     def _services(self, settings: Settings, opened: contextlib.AsyncExitStack) -> "Services":
         from headrace.gateway import admin, exporter
+        from headrace.gateway.context import with_context
         from headrace.gateway.erasure import Erasure
         from headrace.gateway.price_sources import own_price, sources
         from headrace.gateway.prices import Prices
@@ -125,8 +126,9 @@ class House:
         models = served_models(settings, self._chat, opened, residency)
         if self._library is not None:
             self._library.settle(settings.indexes)
-        models = fronted_models(settings, models, self._chat, self._control, self._shelf, residency)
         embedders = self._embedders(settings, opened, residency, models)
+        fitted = with_context(models, settings.routes, self._library, embedders)
+        models = fronted_models(settings, fitted, self._chat, self._control, self._shelf, residency)
         control, door = self._control, self._door
         extra = _pages(
             tuple(models),

@@ -15,6 +15,7 @@ from headrace.types import Caller, ChatRequest
 if TYPE_CHECKING:
     from headrace.engine.chat import EngineChat
     from headrace.gateway.caching.shelf import Shelf
+    from headrace.gateway.context import Fitted
     from headrace.gateway.control import Control
     from headrace.gateway.routing.explain import Explained
     from headrace.gateway.services import Served
@@ -142,13 +143,14 @@ def _prompt_counter(settings: Settings) -> Callable[[ChatRequest], int]:
 
 def fronted_models(
     settings: Settings,
-    models: dict[str, "Served"],
+    fitted: "Fitted",
     chat: "EngineChat | None",
     control: "Control | None",
     shelf: "Shelf",
     residency: "Residency",
 ) -> dict[str, "Served"]:
     """The models with the rules and caches of their routes."""
+    models = fitted.models
     if not settings.routes:
         return models
     from headrace.gateway.caching.release import release_of
@@ -166,4 +168,12 @@ def fronted_models(
     release = ""
     if chat is not None:
         release = release_of(model_path(settings), repr(settings.model), __version__)
-    return fronted(models, settings, plan, shelf=shelf, residency=residency, release=release)
+    return fronted(
+        models,
+        settings,
+        plan,
+        shelf=shelf,
+        residency=residency,
+        release=release,
+        snapshots=fitted.snapshots,
+    )

@@ -73,6 +73,8 @@ class ContextSettings:
     """Whose it is, as `indexes.NAME.org`."""
     team: str = ""
     k: int = 0
-    """0 = as the index says; so for those below."""
+    """0 = as the index says."""
     budget_tokens: int = 0
+    """0 = half of the model's context."""
     policy: str = ""
+    """Empty = as the index says."""

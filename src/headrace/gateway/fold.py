@@ -1,16 +1,18 @@
 """What stands before the models of a route: rules that choose one, and a cache before each.
 
-    Router -> Cached -> what `headrace.providers` composed
+    Router -> Cached -> InContext -> what `headrace.providers` composed
 
-The cache is behind the rules: an answer is kept for the way that its request went.
+The cache is behind the rules: an answer is kept for the way that its request went, and for what an
+index that it was answered from said then, to whoever may read what its reader may.
 """
 
 from collections.abc import Mapping
 from dataclasses import replace
+from types import MappingProxyType
 
 from headrace.config import RouteSettings, Settings
 from headrace.errors import ConfigError
-from headrace.gateway.caching.cached import Cached, CachePolicy
+from headrace.gateway.caching.cached import Cached, CachePolicy, Snapshot, no_snapshot
 from headrace.gateway.caching.key import Scope
 from headrace.gateway.caching.shelf import Shelf
 from headrace.gateway.routing.build import Plan
@@ -30,6 +32,7 @@ def fronted(
     shelf: Shelf,
     residency: Residency,
     release: str,
+    snapshots: Mapping[str, Snapshot] = MappingProxyType({}),
 ) -> dict[str, Served]:
     """The models, with the rules and caches of their routes before them.
 
@@ -40,6 +43,7 @@ def fronted(
         shelf: Keeps answers.
         residency: Says whose are not kept.
         release: Of the local model; providers' are in the plan's version.
+        snapshots: Of what those retrieve that answer from an index, by name.
 
     Raises: ConfigError for cache settings that cannot be.
     """
@@ -59,6 +63,7 @@ def fronted(
                     policy,
                     Scope(route=name, target=target, release=release, version=plan.version),
                     residency=residency,
+                    snapshot=snapshots.get(target, no_snapshot),
                 )
                 for target, backend in targets.items()
             }
@@ -71,6 +76,7 @@ def fronted(
             chat=chat,
             candidates=tuple(dict.fromkeys(t for served in reached for t in served.candidates)),
             calls=max(served.calls for served in reached),
+            added_tokens=max(served.added_tokens for served in reached),
         )
     return made
 

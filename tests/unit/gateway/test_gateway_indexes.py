@@ -1,5 +1,6 @@
 """/v1/indexes over HTTP: what each route takes, answers and refuses, and to whom."""
 
+import json
 from collections.abc import AsyncGenerator
 from dataclasses import replace
 from pathlib import Path
@@ -215,6 +216,32 @@ async def test_a_filter_too_deep_is_refused(http: httpx.AsyncClient) -> None:
     answer = await ask(http, "bob", "POST", "/notes/search", json={"query": "x", "filter": filter})
     assert answer.status_code == 400
     assert "nested deeper" in answer.text
+
+
+async def test_an_answer_has_its_citations_whole_and_as_it_comes(http: httpx.AsyncClient) -> None:
+    await fill(http)
+    body = {"question": "which fox?", "model": "m", "filter": {"field": "id", "eq": "a/b.md"}}
+    whole = await ok(http, "bob", "POST", "/notes/answer", json=body)
+    assert (whole["answer"], whole["in_sources"]) == ("the red fox [1]", True)
+    [citation] = whole["citations"]
+    assert (citation["document"], citation["start"], citation["end"]) == ("a/b.md", 0, 11)
+    assert citation["support"] == 1
+    answer = await ask(http, "bob", "POST", "/notes/answer", json={**body, "stream": True})
+    frames = [line[6:] for line in answer.text.splitlines() if line.startswith("data: ")]
+    assert frames[-1] == "[DONE]"
+    said = [json.loads(frame) for frame in frames[:-1]]
+    assert [item["type"] for item in said] == ["started", "delta", "citation", "done"]
+    assert said[1]["text"] == whole["answer"]
+    assert said[2]["citation"] == citation
+    assert (said[3]["usage"], said[3]["finish_reason"]) == (whole["usage"], "stop")
+
+
+async def test_what_may_not_be_read_is_no_answer(http: httpx.AsyncClient) -> None:
+    await fill(http)
+    body = {"question": "fox", "model": "m", "filter": {"field": "id", "eq": "c"}}
+    whole = await ok(http, "bob", "POST", "/notes/answer", json=body)
+    assert (whole["answer"], whole["citations"], whole["in_sources"]) == ("", [], False)
+    assert (await ok(http, "eve", "POST", "/notes/answer", json=body))["in_sources"]
 
 
 async def test_without_a_model_for_vectors_there_are_no_indexes() -> None:

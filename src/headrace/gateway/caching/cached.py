@@ -5,7 +5,7 @@ asks anew and keeps the new answer. A hit has no leg: it is labelled (`trail.cac
 header) and costs `hit_ppm` of its own price. Only answers that ended by themselves are kept.
 """
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, replace
 
 from headrace.errors import HeadraceError
@@ -19,6 +19,7 @@ from headrace.providers.residency import Residency
 from headrace.store.answers import Kept
 from headrace.types import Backend, ChatRequest, Event
 
+Snapshot = Callable[[ChatRequest], Awaitable[str]]
 _TRIES = 2
 
 
@@ -32,7 +33,7 @@ class CachePolicy:
     """What a hit costs, in millionths of the answer's own price."""
 
 
-def no_snapshot(_: ChatRequest) -> str:
+async def no_snapshot(_: ChatRequest) -> str:
     """Of a route without retrieval."""
     return ""
 
@@ -48,7 +49,7 @@ class Cached:
         scope: Scope,
         *,
         residency: Residency | None = None,
-        snapshot: Callable[[ChatRequest], str] = no_snapshot,
+        snapshot: Snapshot = no_snapshot,
     ) -> None:
         """
         Args:
@@ -57,7 +58,8 @@ class Cached:
             policy: The route's.
             scope: Of the names of answers; its snapshot is `snapshot`'s.
             residency: Says whose answers may not be kept; None = all may.
-            snapshot: What documents retrieval would see for a request, by content.
+            snapshot: What documents retrieval would see for a request, by content, and with whose
+                eyes.
         """
         self._backend = backend
         self._shelf = shelf
@@ -76,7 +78,7 @@ class Cached:
                     yield event
             return
         request.trail.hit_ppm = self._policy.hit_ppm
-        scope = replace(self._scope, snapshot=self._snapshot(request))
+        scope = replace(self._scope, snapshot=await self._snapshot(request))
         id = answer_id(request, scope)
         for attempt in range(1, _TRIES + 1):
             call = self._call(request, id)

@@ -128,13 +128,11 @@ async def test_another_team_asks_anew() -> None:
 async def test_another_release_configuration_or_way_asks_anew(scope: Scope) -> None:
     backend, shelf = counting(), Shelf(None, CacheSettings())
     assert await said(cached(backend, shelf), request()) == ["answer 1"]
-    again = Cached(
-        backend,
-        shelf,
-        CachePolicy(ttl_s=60),
-        scope,
-        snapshot=lambda _: scope.snapshot,
-    )
+
+    async def snapshot(_: ChatRequest) -> str:
+        return scope.snapshot
+
+    again = Cached(backend, shelf, CachePolicy(ttl_s=60), scope, snapshot=snapshot)
     assert await said(again, request()) == ["answer 2"]
 
 
