@@ -50,9 +50,13 @@ def page() -> str:
     compared = {n: r for n, r in found.items() if r["what"] == "proxies" and is_mode(r, "compare")}
     parts = [HEAD]
     if compared:
-        parts.append(machine(next(iter(compared.values()))))
+        latest = max(compared.values(), key=lambda result: result["circumstances"]["date"])
+        parts.append(machine(latest))
         for concurrency in sorted({r["arguments"]["concurrency"] for r in compared.values()}):
             parts.append(table(newest(compared, concurrency)))
+    proxies = {n: r for n, r in found.items() if r["what"] == "proxies"}
+    parts.append(memory({n: r for n, r in proxies.items() if is_mode(r, "memory")}))
+    parts.append(leaving({n: r for n, r in proxies.items() if is_mode(r, "disconnects")}))
     ledger = {n: r for n, r in found.items() if r["what"] == "ledger"}
     parts.append(books(ledger))
     return "\n".join(part for part in parts if part)
@@ -94,6 +98,41 @@ def table(item: tuple[str, dict[str, Any]]) -> str:
             f"| {who} | {made['requests_per_cpu_s']:.0f} | {ratios[0]} | "
             f"{made['chunks_per_cpu_s']:.0f} | {ratios[1]} | {made['added_p50_ms']:.2f} ms | "
             f"{made['rss_mb']:.0f} MB |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def memory(results: dict[str, Any]) -> str:
+    if not results:
+        return ""
+    name, result = max(results.items(), key=lambda item: item[1]["circumstances"]["date"])
+    made = result["result"]
+    lines = [
+        f"## Memory over requests ([raw](../bench/results/{name}))\n",
+        f"{made['requests']} requests to one headrace worker, plain calls and streams in",
+        f"turns; after the first tenth its memory moved by {made['drift_percent']:g} %.\n",
+        "| requests | RSS |",
+        "|---|---|",
+    ]
+    samples = made["samples"]
+    for sample in samples[:: max(1, len(samples) // 10)]:
+        lines.append(f"| {sample['requests']} | {sample['rss_mb']:.0f} MB |")
+    return "\n".join(lines) + "\n"
+
+
+def leaving(results: dict[str, Any]) -> str:
+    if not results:
+        return ""
+    name, result = max(results.items(), key=lambda item: item[1]["circumstances"]["date"])
+    lines = [
+        f"## Clients that leave ([raw](../bench/results/{name}))\n",
+        "| | clients | calls cancelled upstream | within 100 ms | median | longest |",
+        "|---|---|---|---|---|---|",
+    ]
+    for kind, made in result["result"].items():
+        lines.append(
+            f"| {kind} | {made['clients']} | {made['cancelled']} | {made['within_100_ms']} | "
+            f"{made['median_ms']:g} ms | {made['longest_ms']:g} ms |"
         )
     return "\n".join(lines) + "\n"
 
