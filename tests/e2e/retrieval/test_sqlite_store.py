@@ -11,15 +11,17 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from headrace.errors import ConfigError
-from headrace.retrieval.contracts import Scope
+from headrace.retrieval.contracts import Entry, Scope
 from headrace.retrieval.stores import vectors
 from headrace.retrieval.stores.sqlite import SqliteStore
+from headrace.types import Passage
 from index_stores import ALL, DIMENSIONS, begun, entry, generation, passage, vector
 
 TESTS = Path(__file__).parents[2]
@@ -216,10 +218,13 @@ async def test_ten_thousand_questions_of_people_find_nothing_forbidden(tmp_path:
 
 
 async def alone(
-    directory: Path, documents: list, allowed: set[str], query: str, passages: tuple
+    directory: Path,
+    documents: list[Entry],
+    allowed: set[str],
+    query: str,
+    passages: Sequence[Passage],
 ) -> None:
     """An index of what is allowed alone answers the same, scores and all."""
-    directory.mkdir()
     async with begun("sqlite", directory) as store:
         await store.put([e for e in documents if e.document.id in allowed])
         same = await store.keyword(query, 400, ALL)
