@@ -158,7 +158,7 @@ class Lance:
         )
 
     def tuned(self, search: Any) -> Any:
-        return search.nprobes(20).refine_factor(5)
+        return search.nprobes(40).refine_factor(10)
 
     def hybrid(self, query: str, vector: Floats, where: str | None = None) -> list[int]:
         search = self.table.search(query_type="hybrid", vector_column_name="v", fts_columns="text")

@@ -141,8 +141,15 @@ def check_document(document: SourceDocument) -> None:
     """
     if not document.id:
         raise InvalidParameter("a document needs an id", param="id")
-    for name in FIELDS:
-        check_value(name, getattr(document, name))
+    for name, text in (
+        ("id", document.id),
+        ("source", document.source),
+        ("title", document.title),
+        ("media_type", document.media_type),
+    ):
+        if not (text.isascii() and "\0" not in text):
+            check_value(name, text)
+    check_value("modified_s", document.modified_s)
     for name, value in document.metadata.items():
         check_value("metadata key", name)
         if name in FIELDS:

@@ -14,8 +14,8 @@ import numpy.typing as npt
 
 from headrace.kernels.scan import Bytes, Floats, Places
 
-_ROUNDS = 8
-_SAMPLES_PER_LIST = 48
+_ROUNDS = 6
+_SAMPLES_PER_LIST = 40
 _BLOCK = 8192
 
 

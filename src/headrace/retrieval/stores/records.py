@@ -23,13 +23,16 @@ DOCUMENT = (
 _MANY = 500
 
 
+_encoder = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"))
+
+
 def dump(value: object) -> str:
     """As JSON; lone surrogates are escaped, so SQLite takes whatever a document had."""
-    return json.dumps(value, ensure_ascii=True, separators=(",", ":"))
+    return _encoder.encode(value) if value else "[]"
 
 
 def dump_metadata(metadata: Mapping[str, Scalar]) -> str:
-    return dump(fields(metadata))
+    return dump(fields(metadata)) if metadata else "{}"
 
 
 def encode(text: str) -> bytes:

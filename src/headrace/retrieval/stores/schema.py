@@ -75,9 +75,9 @@ def connect(
         for pragma in (
             "journal_mode=WAL",
             f"synchronous={synchronous}",
-            "secure_delete=ON",  # what was deleted is overwritten
+            "secure_delete=FAST",  # overwritten where it costs no page more; `purge` does the rest
             "temp_store=MEMORY",
-            "cache_size=-8192",
+            f"cache_size=-{8192 if readonly else 65536}",
             # What is read lies where it falls in the file: mapped, a row costs no call.
             *(("query_only=ON", f"mmap_size={_MAPPED_BYTES}") if readonly else ()),
         ):

@@ -13,7 +13,7 @@ from headrace.retrieval.stores.vectors import Matrix
 from headrace.retrieval.stores.view import Sight, State
 
 MAX_K = 10_000
-_MORE = 30
+_MORE = 20
 """So many more are compared in full precision, beside twice as many as are asked for."""
 NOTHING = "no chunk passes the filter and may be read by who asks"
 

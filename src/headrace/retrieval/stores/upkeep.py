@@ -13,8 +13,9 @@ _LOG_PAUSES_S = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 def purge(connection: sqlite3.Connection) -> None:
     """Rewrite the file without what was deleted, and empty its log.
 
-    `secure_delete` overwrites deleted rows, but not the copies that the tree made when it grew, nor
-    the log. Costs as much as copying the file; whoever writes waits meanwhile, readers do not.
+    `secure_delete` overwrites deleted rows, but not pages that became free, copies that the tree
+    made when it grew, nor the log. Costs as much as copying the file; whoever writes waits
+    meanwhile, readers do not.
 
     Raises: StoreUnavailable: Somebody reads from the log all the time.
     """

@@ -27,9 +27,9 @@ from headrace.retrieval.stores.schema import vectors_table
 
 FEW = 20_000
 """So many vectors are looked at one by one: a millisecond."""
-PROBED = 0.06
+PROBED = 0.04
 """Of all vectors, how many a question looks at; recall at 10 is measured in bench/results."""
-LEAST = 10_000
+LEAST = 8_000
 """No fewer are looked at, where lists are."""
 TAIL = 0.25
 """Lists are made anew when so many came since."""

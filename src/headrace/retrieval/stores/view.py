@@ -8,6 +8,7 @@ disturbed by what comes.
 import sqlite3
 from collections import OrderedDict
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,7 @@ from headrace.retrieval.stores.vectors import Matrix, Vectors
 from headrace.retrieval.stores.writing import dimensions_of
 
 _SCOPES = 64
+_BLOCK = 16_384
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,6 +50,32 @@ class Sight:
     matching: int
     seen: postings.Seen
     """What its principals may read, whatever the filter."""
+
+
+class _Fresh(NamedTuple):
+    """Chunks that came since."""
+
+    rows: Rows
+    documents: Rows
+    lengths: npt.NDArray[np.int32]
+    words: words.Unpacked
+
+
+def _read_chunks(connection: sqlite3.Connection, after: int) -> _Fresh | None:
+    cursor = connection.execute(
+        "SELECT row, document, length, terms FROM chunks WHERE row > ? ORDER BY row", (after,)
+    )
+    blocks: list[tuple[npt.NDArray[np.int64], words.Unpacked]] = []
+    while found := cursor.fetchmany(_BLOCK):
+        numbers = np.array([row[:3] for row in found], np.int64)
+        blocks.append((numbers, words.unpack([row[3] for row in found])))
+    if not blocks:
+        return None
+    numbers = np.concatenate([block for block, _ in blocks])
+    unpacked = words.Unpacked(
+        *(np.concatenate(arrays) for arrays in zip(*(block for _, block in blocks), strict=True))
+    )
+    return _Fresh(numbers[:, 0].copy(), numbers[:, 1], numbers[:, 2].astype(np.int32), unpacked)
 
 
 class View:
@@ -82,23 +110,17 @@ class View:
             self._forget()
         before = self.state
         last = int(before.rows[-1]) if len(before.rows) else 0
-        found = connection.execute(
-            "SELECT row, document, length, terms FROM chunks WHERE row > ? ORDER BY row", (last,)
-        ).fetchall()
         rows, documents, document_rows = before.rows, before.documents, before.document_rows
         lengths, alive, runs = before.lengths, before.alive, before.runs
-        if found:
-            count = len(found)
-            owners = np.fromiter((f[1] for f in found), np.int64, count)
-            new = np.unique(owners)
-            documents = np.concatenate(
-                (documents, (len(document_rows) + np.searchsorted(new, owners)).astype(np.int32))
-            )
+        fresh = _read_chunks(connection, last)
+        if fresh is not None:
+            new = np.unique(fresh.documents)
+            places = len(document_rows) + np.searchsorted(new, fresh.documents)
+            documents = np.concatenate((documents, places.astype(np.int32)))
             document_rows = np.concatenate((document_rows, new))
-            rows = np.concatenate((rows, np.fromiter((f[0] for f in found), np.int64, count)))
-            lengths = np.concatenate((lengths, np.fromiter((f[2] for f in found), np.int32, count)))
-            run = postings.build(len(before.rows), words.unpack([f[3] for f in found]))
-            runs = postings.grow(runs, run)
+            rows = np.concatenate((rows, fresh.rows))
+            lengths = np.concatenate((lengths, fresh.lengths))
+            runs = postings.grow(runs, postings.build(len(before.rows), fresh.words))
         alive = np.concatenate((alive, np.ones(len(rows) - len(alive), np.bool_)))
         gone = connection.execute(
             "SELECT chunk FROM removed WHERE seq > ?", (before.seq,)

@@ -285,15 +285,13 @@ def _delete(
     documents: list[tuple[int]] = []
     asked: list[tuple[str, Scalar, int]] = []
     chunks: list[tuple[int]] = []
-    for id in ids:
-        found = connection.execute(
-            "SELECT row, metadata, readers, superseded_by, conflicts FROM documents WHERE id = ?",
-            (id,),
-        ).fetchone()
-        if found is None:
-            continue
-        row, metadata, readers = found[:3]
-        old.append(_Old(id, (found[3], found[4])))
+    found = connection.execute(
+        "SELECT id, superseded_by, conflicts, row, metadata, readers FROM documents "
+        "WHERE id IN (SELECT value FROM json_each(?))",
+        (dump(ids),),
+    ).fetchall()
+    for id, superseded_by, conflicts, row, metadata, readers in found:
+        old.append(_Old(id, (superseded_by, conflicts)))
         documents.append((row,))
         names = None if readers is None else json.loads(readers)
         asked += [(key, value, row) for key, value in attributes(json.loads(metadata), names)]
