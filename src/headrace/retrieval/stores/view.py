@@ -100,6 +100,7 @@ class View:
         self._sights: OrderedDict[str, tuple[int, Sight]] = OrderedDict()
         self._seen: OrderedDict[str, tuple[int, postings.Seen]] = OrderedDict()
         self._vectors: dict[int, Vectors] = {}
+        self._matrices: dict[int, tuple[int, Matrix]] = {}
 
     def follow(self, connection: sqlite3.Connection) -> State:
         """The state of the record as this connection's transaction sees it."""
@@ -147,6 +148,9 @@ class View:
 
         Raises: NotFound.
         """
+        seq, known = self._matrices.get(generation, (-1, None))
+        if known is not None and seq == self.state.seq:
+            return known
         dimensions = dimensions_of(connection, generation)
         (filled,) = connection.execute(
             "SELECT filled FROM generations WHERE number = ?", (generation,)
@@ -155,13 +159,16 @@ class View:
         if kept is None or kept.filled != filled:
             kept = self._vectors[generation] = Vectors(generation, dimensions, filled)
         kept.read(connection, self.state.rows)
-        return kept.snapshot()
+        made = kept.snapshot()
+        self._matrices[generation] = (self.state.seq, made)
+        return made
 
     def adopt(self, matrix: Matrix, lists: Lists) -> None:
         """Take lists that were made of a matrix of this view, unless it has read all anew since."""
         kept = self._vectors.get(matrix.generation)
         if kept is not None and kept.made(matrix):
             kept.adopt(lists)
+            self._matrices.pop(matrix.generation, None)
 
     def sight(self, connection: sqlite3.Connection, scope: Scope) -> Sight:
         """What a scope lets through of the state that was followed to."""
