@@ -63,6 +63,7 @@ def test_verbs_are_frozen() -> None:
         "chat",
         "generate",
         "embed",
+        "index",
         "data",
         "train",
         "quantize",
