@@ -162,6 +162,8 @@ async def _serve(
             server.should_exit = True
             await serving
         elif starting is None or starting.done():
+            while not (server.started or serving.done()):  # noqa: ASYNC110 - it tells nobody
+                await asyncio.sleep(0.005)  # before, nobody hears the signal that is to end it
             new_key = None if control is None else control.new_key
             say(_welcome(settings, listener, live.services, new_key))
             await serving
