@@ -110,7 +110,8 @@ def killed_after(lines: int, directory: Path) -> list[str]:
     worker = process("migrate", directory, directory / "never")
     assert worker.stdout is not None
     try:
-        found = [json.loads(worker.stdout.readline())["step"] for _ in range(lines)]
+        said = [worker.stdout.readline() for _ in range(lines)]
+        found = [json.loads(line)["step"] for line in said if line]  # none: it was through before
     finally:
         worker.kill()
         worker.communicate(timeout=WAIT_S)
@@ -202,6 +203,7 @@ def test_under_load_no_answer_fails_or_mixes_generations(tmp_path: Path) -> None
 @pytest.mark.slow
 def test_under_longer_load_and_kills(tmp_path: Path) -> None:
     slowest, asked = check_load(tmp_path / "load", count=2000, askers=3, laps=5)
+    print(f"{asked} answers, the slowest way back {slowest:.3f} s")
     assert slowest < 2
     assert asked > 500
     check_kills(tmp_path / "kills", range(1, 9), count=900)
