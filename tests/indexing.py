@@ -131,7 +131,7 @@ async def world(
             chunker,
             InlineParser(limits=limits),
             state(table),
-            settings=settings or SyncSettings(batch_chunks=8, batch_documents=3, ahead=3),
+            settings=settings or SyncSettings(batch_documents=1, ahead=3),
             listeners=[memory],
             clock=clock,
             sleep=sleep,

@@ -23,6 +23,7 @@ _START = (
     "from headrace.retrieval.parsing.worker import main; main(int(sys.argv[2]))"
 )
 _MIB = 1 << 20
+_LAST_BREATH_S = 5.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -170,9 +171,14 @@ class _Process:
         return None if size > most else await stdout.readexactly(size)
 
     async def _died(self, limits: Limits) -> Refusal:
-        with contextlib.suppress(ProcessLookupError):
-            self._process.kill()  # where only its pipes are gone
-        code = await self._process.wait()
+        try:
+            # Not killed at once: `kill` would take its exit status before anybody has read it.
+            async with asyncio.timeout(_LAST_BREATH_S):
+                code = await self._process.wait()
+        except TimeoutError:  # only its pipes are gone
+            with contextlib.suppress(ProcessLookupError):
+                self._process.kill()
+            code = await self._process.wait()
         if code == -signal.SIGXCPU:
             detail = f"it took more than {limits.cpu_s} s of CPU time"
             return Refusal(reason=Unreadable.TIMEOUT, detail=detail)
