@@ -306,6 +306,7 @@ class EngineChat:
                         seed=sampling.seed or 0,
                         system_fingerprint=self.card.fingerprint,
                         prompt_logprobs=self._prompt_texts(event),
+                        ran_s=(event.ran_us or 0) / 1e6,
                     )
                     for index in range(sampling.n if echo else 0):
                         yield TextDelta(text=echo or "", index=index)

@@ -135,6 +135,8 @@ class Group:
     sequences: list[Sequence] = field(default_factory=list[Sequence], repr=False)
     started: bool = False
     """Its prompt left the queue and is booked; a request that ends before has used nothing."""
+    began_s: float = 0.0
+    """When that was, on the scheduler's clock."""
     cached_tokens: int = 0
     completion_tokens: int = 0
     recomputed_tokens: int = 0

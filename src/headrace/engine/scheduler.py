@@ -374,6 +374,7 @@ class Scheduler:
         group = sequence.group
         if not group.started:
             group.started = True
+            group.began_s = self._planned_s
             self._queues[group.request.priority].leave(group.request)
             self._tally.prompt += len(group.request.prompt)
         fresh_hits = max(0, sequence.computed - sequence.first_run)
@@ -479,8 +480,12 @@ class Scheduler:
             finish=finish,
             stop=stop,
             usage=group.usage if ended else None,
+            ran_us=self._ran_us(group) if position == 0 and sequence.index == 0 else None,
         )
         return [(group.request.id, event)]
+
+    def _ran_us(self, group: Group) -> int:
+        return round(max(0.0, self._clock() - group.began_s) * 1e6)
 
     def _end(self, group: Group, reason: FinishReason, *, error: str | None = None) -> Events:
         """End every choice that is still open."""
@@ -498,6 +503,11 @@ class Scheduler:
                 finish=reason,
                 usage=group.usage if ended else None,
                 error=error,
+                ran_us=(
+                    self._ran_us(group)
+                    if group.started and sequence.index == 0 and not sequence.completion
+                    else None
+                ),
             )
             events.append((group.request.id, event))
         return events

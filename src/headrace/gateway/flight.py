@@ -205,7 +205,7 @@ class Flight:
             case Started():
                 tally.prompt_tokens = event.prompt_tokens
                 if self._admitted is None:
-                    self._admitted = now - self._began
+                    self._admitted = max(now - event.ran_s - self._began, 0.0)
                     if self.on_started is not None:
                         self.on_started()
             case TextDelta() | ReasoningDelta() | ToolCallDelta():

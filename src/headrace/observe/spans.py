@@ -11,8 +11,9 @@
         ├── prefill                 to the first piece of the answer
         └── decode                  to the last
 
-The last three are of the call that answered; the local engine tells when a request left its queue
-with its first token, so its queue is part of its prefill where `queued` is not marked.
+The last three are of the call that answered and follow each other without a gap: queue and prefill
+are the time to the first token from when the backend was called. The local engine tells with its
+first token for how long it ran the prompt until then; of a provider it is known when it answered.
 """
 
 import hashlib
@@ -181,7 +182,8 @@ def _phases(leg: Span, record: UsageRecord, marks: Mapping[str, float]) -> Itera
         if first is not None:
             yield _internal(leg, "prefill", admitted, max(first, admitted))
             if last is not None:
-                yield _internal(leg, "decode", first, max(last, first))
+                # Whoever notes the last piece does so a moment after the call has ended.
+                yield _internal(leg, "decode", first, max(min(last, leg.end_s), first))
 
 
 def _internal(

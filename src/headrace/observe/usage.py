@@ -37,7 +37,7 @@ class UsageRecord:
     """Unix time of arrival."""
     duration_s: float = 0.0
     admission_s: float | None = None
-    """Arrival to the backend's `Started`: reading, rendering and waiting for a place."""
+    """Arrival to where the backend began: reading, rendering and waiting for a place."""
     first_token_s: float | None = None
     """Arrival to the first delta."""
     legs: tuple[Leg, ...] = ()

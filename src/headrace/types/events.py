@@ -1,6 +1,6 @@
 """What a backend says while it answers."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TypeAlias
 
@@ -43,6 +43,9 @@ class TokenEvent:
     """The whole request's; on the event that ends its last choice."""
     error: str | None = None
     """Beside `finish` error: what went wrong, fit for the caller's eyes."""
+    ran_us: int | None = field(default=None, compare=False)
+    """On the first of choice 0: for how long the engine had run the request's prompt by then, since
+    it left the queue; a preemption's wait is within it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,6 +71,9 @@ class Started:
     """What was drawn or asked for; None where a provider does not say."""
     system_fingerprint: str = ""
     prompt_logprobs: tuple[TokenText | None, ...] | None = None
+    ran_s: float = field(default=0.0, compare=False)
+    """For how long the backend had worked on the prompt when it said so; 0 = it tells at once, or
+    nobody knows."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
