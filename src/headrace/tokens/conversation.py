@@ -19,6 +19,7 @@ from headrace.types import (
     AudioPart,
     DocumentPart,
     ImagePart,
+    Integrity,
     Label,
     Message,
     ReasoningPart,
@@ -66,9 +67,14 @@ def convert(messages: Sequence[Message], tools: Sequence[ToolSpec], *, source: s
 
 
 def variables(values: Mapping[str, Any], conversation: Conversation) -> Dict:
-    """The request's own template variables (`enable_thinking`, `documents`), as content."""
-    origin = Origin(label=Label())
-    return {name: _deep(conversation, value, origin, name) for name, value in values.items()}
+    """The request's own template variables (`enable_thinking`), as content; `documents` are
+    nobody's word, as a `DocumentPart` is."""
+    ours = Origin(label=Label())
+    theirs = Origin(label=Label(integrity=Integrity.UNTRUSTED))
+    return {
+        name: _deep(conversation, value, theirs if name == "documents" else ours, name)
+        for name, value in values.items()
+    }
 
 
 @lru_cache(maxsize=64)

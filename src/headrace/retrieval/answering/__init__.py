@@ -1,0 +1,1 @@
+"""Packed sources and a model → an answer whose every citation was checked."""
