@@ -119,9 +119,9 @@ def _finder(settings: Settings, opened: Mapping[str, Embedder]) -> Callable[[str
 
 
 def _seek(store: "IndexStore", embedder: Embedder) -> "Seeker":
-    from headrace.retrieval.plain import Halves
+    from headrace.retrieval.ranking import Retriever
 
-    return Halves(store, embedder)
+    return Retriever(store, embedder)
 
 
 def _cut(settings: Settings) -> "Callable[[IndexSpec], Chunker]":
