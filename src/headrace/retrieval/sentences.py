@@ -49,6 +49,8 @@ def _ends(text: str, found: "re.Match[str]") -> bool:
     before = _LAST_WORD.search(text, max(0, found.start() - 40), found.start())
     word = before[0].lower() if before else ""
     after = text[found.end() : found.end() + 60].lstrip()
+    if after.startswith(".") or text[found.start() - 1 : found.start()] in (" ", "\n"):
+        return False  # . . .
     if not after:
         return True
     if len(word) == 1 and word.isalpha() and text[found.start() - 1].isupper():

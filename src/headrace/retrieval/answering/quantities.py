@@ -1,0 +1,475 @@
+"""Text → the numbers and dates that it states, so that `3 million` is 3,000,000 and
+`17 Oct 1973` is 1973-10-17.
+
+A number has a value and a class of units; a date has the parts that were said. What is compared is
+what is meant, never the spelling.
+"""
+
+import re
+from dataclasses import dataclass, field
+
+_SMALL = """
+    zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen
+    sixteen seventeen eighteen nineteen
+"""
+_TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
+_ORDINAL = """
+    zeroth first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth
+    thirteenth fourteenth fifteenth sixteenth seventeenth eighteenth nineteenth
+"""
+_CARDINALS = {word: float(at) for at, word in enumerate(_SMALL.split())} | {
+    word: 20.0 + 10 * at for at, word in enumerate(_TENS.split())
+}
+_ORDINALS = {word: float(at) for at, word in enumerate(_ORDINAL.split())} | {
+    "twentieth": 20.0,
+    "thirtieth": 30.0,
+    "fortieth": 40.0,
+    "fiftieth": 50.0,
+}
+_SCALES = {
+    "hundred": 1e2,
+    "hundreds": 1e2,
+    "thousand": 1e3,
+    "thousands": 1e3,
+    "k": 1e3,
+    "million": 1e6,
+    "millions": 1e6,
+    "mn": 1e6,
+    "m": 1e6,
+    "billion": 1e9,
+    "billions": 1e9,
+    "bn": 1e9,
+    "trillion": 1e12,
+    "dozen": 12.0,
+}
+_FRACTIONS = {"half": 0.5, "third": 1 / 3, "thirds": 1 / 3, "quarter": 0.25, "quarters": 0.25}
+_MONTHS = {
+    name: at
+    for at, names in enumerate(
+        (
+            ("january", "jan"),
+            ("february", "feb"),
+            ("march", "mar"),
+            ("april", "apr"),
+            ("may",),
+            ("june", "jun"),
+            ("july", "jul"),
+            ("august", "aug"),
+            ("september", "sep", "sept"),
+            ("october", "oct"),
+            ("november", "nov"),
+            ("december", "dec"),
+        ),
+        start=1,
+    )
+    for name in names
+}
+_UNITS = {
+    "%": ("percent", 1.0),
+    "percent": ("percent", 1.0),
+    "per cent": ("percent", 1.0),
+    "percentage": ("percent", 1.0),
+    "km": ("length", 1000.0),
+    "kilometre": ("length", 1000.0),
+    "kilometer": ("length", 1000.0),
+    "metre": ("length", 1.0),
+    "meter": ("length", 1.0),
+    "m": ("length", 1.0),
+    "cm": ("length", 0.01),
+    "centimetre": ("length", 0.01),
+    "centimeter": ("length", 0.01),
+    "mm": ("length", 0.001),
+    "mile": ("length", 1609.344),
+    "mi": ("length", 1609.344),
+    "foot": ("length", 0.3048),
+    "feet": ("length", 0.3048),
+    "ft": ("length", 0.3048),
+    "inch": ("length", 0.0254),
+    "inches": ("length", 0.0254),
+    "kg": ("mass", 1.0),
+    "kilogram": ("mass", 1.0),
+    "gram": ("mass", 0.001),
+    "g": ("mass", 0.001),
+    "tonne": ("mass", 1000.0),
+    "pound": ("mass", 0.45359237),
+    "lb": ("mass", 0.45359237),
+    "second": ("time", 1.0),
+    "minute": ("time", 60.0),
+    "min": ("time", 60.0),
+    "hour": ("time", 3600.0),
+    "day": ("time", 86400.0),
+    "week": ("time", 604800.0),
+    "month": ("months", 1.0),
+    "year": ("months", 12.0),
+    "decade": ("months", 120.0),
+}
+_MONTH = "|".join(sorted(_MONTHS, key=len, reverse=True))
+_DIGITS = r"\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?"
+_DATE = re.compile(
+    rf"""\b(?:
+      (?P<d1>\d{{1,2}})(?:st|nd|rd|th)?\s+(?:of\s+)?(?P<m1>{_MONTH})\b\.?,?(?:\s+(?P<y1>\d{{4}})\b)?
+    | (?P<m2>{_MONTH})\b\.?\s+(?P<d2>\d{{1,2}})(?:st|nd|rd|th)?\b(?!\s*[:%]),?
+      (?:\s+(?P<y2>\d{{4}})\b)?
+    | (?P<m3>{_MONTH})\b\.?,?\s+(?:of\s+)?(?P<y3>\d{{4}})\b
+    | (?P<y4>\d{{4}})-(?P<m4>\d{{2}})-(?P<d4>\d{{2}})\b
+    | (?P<decade>\d{{3}}0)(?:['’]?s)\b
+    | (?P<century>\d{{1,2}})(?:st|nd|rd|th)[\s-]+centur(?:y|ies)\b
+    | (?P<m5>january|february|april|june|july|august|september|october|november|december)\b
+    )""",
+    re.IGNORECASE | re.VERBOSE,
+)
+_MARCH_OR_MAY = re.compile(
+    r"\b(?:in|of|by|since|until|from|to|late|early|mid)[\s-](?P<m>March|May)\b"
+)
+_WORD_CENTURY = re.compile(
+    rf"\b(?P<n>(?:twenty-)?(?:{'|'.join(_ORDINALS)}))[\s-]+centur(?:y|ies)\b", re.IGNORECASE
+)
+_NUMBER = re.compile(
+    rf"(?P<sign>(?<![\w.)])[-−](?=\d))?(?P<money>(?:US|A|C)?[$€£¥]\s?)?(?<![\w.,])(?P<digits>{_DIGITS})"
+    r"(?P<ordinal>(?:st|nd|rd|th)\b)?"
+    r"(?:[\s-]?(?P<scale>hundreds?|thousands?|millions?|billions?|trillion|bn|mn|k|m|dozen)\b)?",
+    re.IGNORECASE,
+)
+_AMOUNT_WORDS = "|".join(
+    sorted(
+        {*_CARDINALS, *_ORDINALS, "hundred", "thousand", "million", "billion", "dozen"},
+        key=len,
+        reverse=True,
+    )
+)
+_SPELLED = re.compile(
+    rf"\b(?:(?:{_AMOUNT_WORDS})(?:s\b)?(?:[\s-]+(?:and[\s-]+)?)?)+(?<![\s-])\b"
+    r"(?P<parts>[\s-]+(?:thirds?|quarters?|halves)\b)?",
+    re.IGNORECASE,
+)
+_FRACTION = re.compile(
+    r"\b(?:(?:one|a|two|three)[\s-]+)?(?P<word>half|thirds?|quarters?)\b", re.IGNORECASE
+)
+_UNIT = re.compile(r"[\s-]{0,2}(?P<unit>%|per\s?cent(?:age)?|[a-zA-Z]+)")
+_LOOSE = re.compile(
+    r"(?P<word>about|around|approximately|roughly|nearly|almost|circa|ca\.|~|some|over|more than|"
+    r"at least|up to|under|less than|fewer than|close to|just over|just under|an estimated|"
+    r"in excess of)\s*$",
+    re.IGNORECASE,
+)
+_ABOVE = ("over", "more than", "at least", "just over", "in excess of")
+_BELOW = ("under", "less than", "fewer than", "nearly", "almost", "just under", "up to")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Quantity:
+    """A number, in the base unit of its class where that is known."""
+
+    start: int
+    end: int
+    text: str
+    value: float
+    """As it was written, with its scale."""
+    unit: str = ""
+    """Class of units: percent, money, length, mass, time, months, ordinal; empty = a count."""
+    factor: float = 1.0
+    """Base units in one of them."""
+    loose: str = ""
+    """The word before it that makes it less than exact."""
+    rounded: bool = False
+    """Written so that it may stand for a finer one: 3.1 million, 12,000."""
+    spelled: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Moment:
+    """A date, as far as it was said; 0 = not said."""
+
+    start: int
+    end: int
+    text: str
+    year: int = 0
+    month: int = 0
+    day: int = 0
+    decade: int = 0
+    """Its first year."""
+    century: int = 0
+
+    def covers(self, year: int) -> bool:
+        """Whether a year is of this decade or century."""
+        if self.decade:
+            return self.decade <= year < self.decade + 10
+        return self.century > 0 and self.century in ((year - 1) // 100 + 1, year // 100 + 1)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Stated:
+    """All that a text states."""
+
+    numbers: tuple[Quantity, ...] = field(default_factory=tuple)
+    moments: tuple[Moment, ...] = field(default_factory=tuple)
+
+
+def stated(text: str) -> Stated:
+    """The numbers and dates of a text, in order; a year alone is a date."""
+    moments = _moments(text)
+    taken = [(item.start, item.end) for item in moments]
+    numbers: list[Quantity] = []
+    for found in _NUMBER.finditer(text):
+        if _overlaps(found.span("digits"), taken):
+            continue
+        item = _digits(text, found)
+        year = _as_year(text, item, found)
+        if year is not None:
+            moments.append(year)
+        else:
+            numbers.append(item)
+        taken.append((item.start, item.end))
+    for found in (*_FRACTION.finditer(text), *_SPELLED.finditer(text)):
+        if not _overlaps(found.span(), taken):
+            item = _spelled(text, found)
+            if item is not None:
+                numbers.append(item)
+                taken.append((item.start, item.end))
+    return Stated(
+        numbers=tuple(sorted(numbers, key=lambda item: item.start)),
+        moments=tuple(sorted(moments, key=lambda item: item.start)),
+    )
+
+
+def equal(claimed: Quantity, found: Quantity) -> bool:
+    """Whether a source's number is what was claimed, by its unit, and by rounding where the claim
+    says that it rounds."""
+    if claimed.unit == "ordinal" or found.unit == "ordinal":
+        return claimed.unit == found.unit and claimed.value == found.value
+    one, other = claimed.value, found.value
+    if claimed.unit and found.unit and claimed.unit != found.unit:
+        return False
+    if claimed.unit == found.unit and claimed.factor != found.factor:
+        one, other = one * claimed.factor, other * found.factor
+        return abs(one - other) <= 0.03 * max(abs(one), abs(other))
+    if _close(one, other):
+        return True
+    if {claimed.unit, found.unit} == {"percent", "fraction"}:
+        one = one / 100 if claimed.unit == "percent" else one
+        other = other / 100 if found.unit == "percent" else other
+        return abs(one - other) <= 0.01
+    return _rounds(claimed, found)
+
+
+def agree(claimed: Moment, found: Moment) -> bool:
+    """Whether a source's date is the claimed one or a finer one within it."""
+    if claimed.decade or claimed.century:
+        if found.year:
+            return claimed.covers(found.year)
+        if found.decade and claimed.century:
+            return claimed.covers(found.decade)
+        return claimed.decade == found.decade and claimed.century == found.century
+    return all(
+        getattr(claimed, part) in (0, getattr(found, part)) for part in ("year", "month", "day")
+    )
+
+
+def _close(one: float, other: float) -> bool:
+    return abs(one - other) <= 1e-9 * max(1.0, abs(one), abs(other))
+
+
+def _rounds(claimed: Quantity, found: Quantity) -> bool:
+    one, other = claimed.value, found.value
+    if not (claimed.loose or claimed.rounded) or _digits_said(one) >= _digits_said(other):
+        return False  # what rounds says less than what it rounds
+    if claimed.loose in _ABOVE:
+        return one <= other <= 1.25 * one
+    if claimed.loose in _BELOW:
+        return 0.85 * one <= other <= one
+    return abs(one - other) <= (0.1 if claimed.loose else 0.05) * abs(other)
+
+
+def _digits_said(value: float) -> int:
+    """Significant digits, zeros at the end not among them."""
+    return len(f"{abs(value):.15g}".replace(".", "").strip("0"))
+
+
+def _moments(text: str) -> list[Moment]:
+    found: list[Moment] = []
+    for match in _DATE.finditer(text):
+        parts = match.groupdict()
+        month = next((parts[f"m{n}"] for n in range(1, 6) if parts[f"m{n}"]), None)
+        day = next((parts[f"d{n}"] for n in (1, 2, 4) if parts[f"d{n}"]), None)
+        year = next((parts[f"y{n}"] for n in range(1, 5) if parts[f"y{n}"]), None)
+        if month and not match[0].strip()[0].isdigit() and month[0].islower():
+            continue  # `may 12 people`, `march 3 miles`
+        found.append(
+            Moment(
+                start=match.start(),
+                end=match.end(),
+                text=match[0],
+                year=int(year or 0),
+                month=(int(month) if month.isdigit() else _MONTHS[month.lower()]) if month else 0,
+                day=int(day or 0),
+                decade=int(parts["decade"] or 0),
+                century=int(parts["century"] or 0),
+            )
+        )
+    taken = [(item.start, item.end) for item in found]
+    for match in _MARCH_OR_MAY.finditer(text):
+        if not _overlaps(match.span("m"), taken):
+            start, end = match.span("m")
+            found.append(
+                Moment(start=start, end=end, text=match["m"], month=_MONTHS[match["m"].lower()])
+            )
+    for match in _WORD_CENTURY.finditer(text):
+        number = match["n"].lower()
+        value = _ORDINALS[number.removeprefix("twenty-")] + (
+            20 if number.startswith("twenty-") else 0
+        )
+        found.append(
+            Moment(start=match.start(), end=match.end(), text=match[0], century=int(value))
+        )
+    return found
+
+
+def _digits(text: str, match: "re.Match[str]") -> Quantity:
+    digits = match["digits"]
+    value = float(digits.replace(",", ""))
+    scale = (match["scale"] or "").lower()
+    end = match.end()
+    if scale in ("k", "m") and text[match.end("digits")].isspace():
+        scale, end = "", match.end("digits")  # 5 m are metres
+    value *= _SCALES.get(scale, 1.0)
+    if match["sign"]:
+        value = -value
+    unit, factor = ("money", 1.0) if match["money"] else ("", 1.0)
+    if match["ordinal"]:
+        unit = "ordinal"
+    elif not unit:
+        unit, factor = _unit(text, end)
+    whole = value == int(value) if abs(value) < 1e15 else True
+    rounded = bool(scale) or (whole and value >= 1000 and str(int(value)).endswith("00"))
+    return Quantity(
+        start=match.start(),
+        end=end,
+        text=text[match.start() : end],
+        value=value,
+        unit=unit,
+        factor=factor,
+        loose=_loose(text, match.start()),
+        rounded=rounded or "." in digits,
+    )
+
+
+def _as_year(text: str, item: Quantity, match: "re.Match[str]") -> Moment | None:
+    plain = match["digits"].isdecimal() and len(match["digits"]) == 4 and not match["scale"]
+    if (
+        not plain
+        or item.unit
+        or not 1000 <= item.value <= 2199
+        or item.loose in ("over", "more than")
+    ):
+        return None
+    after = _UNIT.match(text, item.end)
+    before = text[max(0, item.start - 14) : item.start].lower()
+    named = re.search(
+        r"\b(?:in|since|until|by|of|from|to|year|before|after|and|between|circa|late|early|mid)[\s-]*$|[-–(]$",
+        before,
+    )
+    if (
+        after is not None
+        and not named
+        and after["unit"][0].islower()
+        and after["unit"]
+        not in (
+            *(
+                "and",
+                "to",
+                "was",
+                "by",
+                "the",
+                "when",
+                "in",
+                "with",
+                "is",
+                "after",
+                "as",
+                "for",
+                "at",
+            ),
+            *(
+                "under",
+                "but",
+                "were",
+                "on",
+                "until",
+                "that",
+                "which",
+                "because",
+                "while",
+                "where",
+                "has",
+            ),
+        )
+    ):
+        return None  # 1500 people
+    return Moment(start=item.start, end=item.end, text=item.text, year=int(item.value))
+
+
+def _spelled(text: str, match: "re.Match[str]") -> Quantity | None:
+    groups = match.groupdict()
+    said = re.findall(r"[a-z]+", match[0].lower())
+    unit, factor = _unit(text, match.end())
+    if "word" in groups:
+        word = groups["word"].lower()
+        times = {"two": 2.0, "three": 3.0}.get(said[0], 1.0)
+        if word in ("third", "thirds") and said[0] not in ("one", "a", "two"):
+            return None
+        value, unit, factor = times * _FRACTIONS[word], "fraction", 1.0
+    elif groups.get("parts"):
+        value = _sum(said[:-1]) * _FRACTIONS.get(said[-1], 0.5)
+        unit, factor = "fraction", 1.0
+    else:
+        last = said[-1].removesuffix("s")
+        if (said[-1] == "one" and len(said) < 3) or said in (["first"], ["second"], ["zero"]):
+            return None  # a pronoun, an adverb, a unit of time
+        value = _sum(said)
+        if last in _ORDINALS:
+            unit, factor = "ordinal", 1.0
+    return Quantity(
+        start=match.start(),
+        end=match.end(),
+        text=match[0],
+        value=value,
+        unit=unit,
+        factor=factor,
+        loose=_loose(text, match.start()),
+        rounded="million" in said or "billion" in said or "thousand" in said,
+        spelled=True,
+    )
+
+
+def _sum(said: list[str]) -> float:
+    total, current = 0.0, 0.0
+    for word in said:
+        plain = word if word in _CARDINALS or word in _ORDINALS else word.removesuffix("s")
+        if plain in _CARDINALS:
+            current += _CARDINALS[plain]
+        elif plain in _ORDINALS:
+            current += _ORDINALS[plain]
+        elif plain in _SCALES:
+            scaled = (current or 1.0) * _SCALES[plain]
+            current = scaled if plain in ("hundred", "dozen") else 0.0
+            total += 0.0 if plain in ("hundred", "dozen") else scaled
+    return total + current
+
+
+def _unit(text: str, end: int) -> tuple[str, float]:
+    found = _UNIT.match(text, end)
+    if found is None:
+        return "", 1.0
+    word = " ".join(found["unit"].lower().split())
+    if word in ("dollar", "dollars", "euro", "euros", "cents", "yen"):
+        return "money", 1.0
+    return _UNITS.get(word) or _UNITS.get(word.removesuffix("s")) or ("", 1.0)
+
+
+def _loose(text: str, start: int) -> str:
+    found = _LOOSE.search(text[max(0, start - 20) : start].rstrip("$€£ "))
+    return found["word"].lower() if found else ""
+
+
+def _overlaps(span: tuple[int, int], taken: list[tuple[int, int]]) -> bool:
+    return any(span[0] < end and start < span[1] for start, end in taken)
