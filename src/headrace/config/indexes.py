@@ -8,9 +8,6 @@ from dataclasses import dataclass, field
 class RetrievalSettings:
     directory: str = ""
     """Where indexes lie; empty = indexes in the state directory."""
-    webhook_secret: str = ""
-    """env:NAME or file:PATH of what signs calls of /v1/indexes/NAME/webhook; empty = there is no
-    webhook."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
