@@ -25,6 +25,8 @@ from headrace.retrieval.stores.postgres.scope import facts_of
 if TYPE_CHECKING:
     from asyncpg import Connection
 
+_BUCKETS = 1024
+
 
 class _Tally:
     """What a transaction adds to the statistics; below 0 = takes away."""
@@ -108,6 +110,7 @@ async def put(connection: "Connection", prepared: Sequence[Prepared]) -> int:
     active, dimensions = await _generations(connection)
     for one in prepared:
         _check_vectors(one.entry, dimensions, active)
+    await _queue(connection, [one.key for one in prepared])
     old = await _lock(connection, [one.key for one in prepared])
     numbers = [one.number for one in old.values()]
     tally = await _tally_of(connection, numbers)
@@ -220,6 +223,18 @@ def _check_rows(data: bytes, count: int, generation: int, dimensions: int, name:
             f"vectors of generation {generation} of {name} have numbers that are none",
             param="vectors",
         )
+
+
+async def _queue(connection: "Connection", keys: Sequence[bytes]) -> None:
+    """Wait for others that put the same documents: rows that are not there cannot be locked.
+
+    By bucket, for the server has room for some thousand locks.
+    """
+    await connection.execute(
+        "SELECT pg_advisory_xact_lock(hashtext(current_schema()), b) "
+        "FROM (SELECT unnest($1::integer[]) AS b) s",
+        sorted({int.from_bytes(key[:2], "big") % _BUCKETS for key in keys}),
+    )
 
 
 async def _lock(connection: "Connection", keys: Sequence[bytes]) -> dict[bytes, _Old]:
