@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from headrace.data.grounded import Passage
 from headrace.retrieval.packing import Source
 
+_ASKS = "\0"
+"""Between a question and the claim that only answers it."""
 KINDS = ("number", "date", "name", "negation", "shifted", "invented", "quote")
 
 
@@ -157,6 +159,8 @@ def _said(draw: random.Random, passage: Passage, way: str) -> str | None:
         return _asked(draw, passage)
     if sentence is None:
         return None
+    if way in ("words", "forms", "framed") and re.search(r"[\"“”]", sentence):
+        return None  # other words within quotation marks would be a misquotation
     match way:
         case "plain":
             return sentence
@@ -212,7 +216,7 @@ def _wrong(draw: random.Random, shown: Sequence[Passage], article: str, kind: st
 def _planted(
     draw: random.Random, passage: Passage, shown: Sequence[Passage], said: str, kind: str
 ) -> str | None:
-    question, newline, said = said.rpartition("\n")
+    question, between, said = said.rpartition(_ASKS)
     match kind:
         case "number":
             planted = _other_number(draw, passage, said)
@@ -222,12 +226,12 @@ def _planted(
             planted = _other_name(draw, passage, shown, said)
         case _:
             planted = _denied(draw, said)
-    return None if planted is None else f"{question}{newline}{planted}"
+    return None if planted is None else f"{question}{between}{planted}"
 
 
 def _says(text: str, said: str) -> bool:
     """Whether a text has all the names and numbers of an answer, or its quotation."""
-    said = said.rpartition("\n")[2]
+    said = said.rpartition(_ASKS)[2]
     quoted = re.findall(r'"([^"]+)"', said)
     if quoted:
         return all(quote in text for quote in quoted)
@@ -236,7 +240,7 @@ def _says(text: str, said: str) -> bool:
 
 
 def _case(shown: Sequence[Passage], article: str, kind: str, said: str, number: int) -> Case:
-    question, _, said = said.rpartition("\n")
+    question, _, said = said.rpartition(_ASKS)
     title = article.replace("_", " ")
     sources = tuple(
         Source(
@@ -280,9 +284,9 @@ def _asked(draw: random.Random, passage: Passage) -> str | None:
         return f"{answer[0].upper()}{answer[1:]} {question[4:].rstrip('?')}"
     return draw.choice(
         [
-            f"{question}\nThe answer is {answer}",
-            f"{question}\nIt is {answer}",
-            f'{question}\n"{answer}"',
+            f"{question}{_ASKS}The answer is {answer}",
+            f"{question}{_ASKS}It is {answer}",
+            f'{question}{_ASKS}"{answer}"',
             f"{question} {answer}",
         ]
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 from headrace.errors import ModelNotFound
 from headrace.retrieval.chunking import Chunker, Chunking
 from headrace.retrieval.contracts import IndexStore, Scope
-from headrace.retrieval.library import Library, Search
+from headrace.retrieval.library import Fetch, Library, Search
 from headrace.retrieval.vectors import rows
 from headrace.testing.embedder import HashEmbedder
 from headrace.types import (
@@ -107,7 +107,9 @@ def errand(*models: Embedder, owner: IndexOwner = RED) -> Errand:
 class Quoting:
     """Answers with the best passage, word for word, and cites it."""
 
-    def __init__(self, search: Search, spec: IndexSpec, how: Grounding, backend: Backend) -> None:
+    def __init__(
+        self, search: Search, fetch: Fetch, spec: IndexSpec, how: Grounding, backend: Backend
+    ) -> None:
         self._search = search
         self._how = how
         self._k = how.k or spec.k

@@ -27,9 +27,14 @@ async def open_library(settings: Settings) -> "AsyncGenerator[Library]":
 
     Raises: ConfigError.
     """
+    from headrace.retrieval.answering.grounding import Grounds
+    from headrace.retrieval.answering.styles import StyleName
     from headrace.retrieval.library import Library
 
-    async with Library(index_dir(settings), cut=_cut(settings), seek=_seek) as library:
+    # The bundled model knows one form of question; it is served by its directory's name.
+    ground = Grounds({bundled_model().name: StyleName.QUOTE})
+    library = Library(index_dir(settings), cut=_cut(settings), seek=_seek, ground=ground)
+    async with library:
         library.settle(settings.indexes)
         yield library
 

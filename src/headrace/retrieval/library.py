@@ -14,7 +14,7 @@ from headrace.config import IndexSettings, SourceSettings
 from headrace.errors import ConfigError, InvalidParameter, NotFound
 from headrace.retrieval import catalog
 from headrace.retrieval.chunking import Chunker
-from headrace.retrieval.contracts import IndexStore
+from headrace.retrieval.contracts import IndexStore, Scope
 from headrace.retrieval.opened import EVERYTHING, OpenIndex, Seek
 from headrace.retrieval.parsing import Limits, ParserPool
 from headrace.retrieval.shelving import Place, Shelf, check_name, missing
@@ -36,13 +36,16 @@ from headrace.types import (
     NewDocument,
     SearchRequest,
     SearchResult,
+    SourceDocument,
     Synced,
 )
 
 OpenStore = Callable[[Place], Awaitable[IndexStore]]
 Cut = Callable[[IndexSpec], Chunker]
 Search = Callable[[SearchRequest], Awaitable[SearchResult]]
-Ground = Callable[[Search, IndexSpec, Grounding, Backend], Backend]
+Fetch = Callable[[str], Awaitable[SourceDocument | None]]
+"""A document by its id, where the asker may see it."""
+Ground = Callable[[Search, Fetch, IndexSpec, Grounding, Backend], Backend]
 
 
 async def on_sqlite(place: Place) -> IndexStore:
@@ -328,7 +331,11 @@ class _Grounded:
         async def search(asked: SearchRequest) -> SearchResult:
             return await self._library.search(asked, errand)
 
-        backend = self._ground(search, spec, self._how, self._backend)
+        async def fetch(id: str) -> SourceDocument | None:
+            index = await self._library.open(spec.name, errand.owner, shared=True)
+            return await index.store.document(id, Scope(principals=self._how.principals))
+
+        backend = self._ground(search, fetch, spec, self._how, self._backend)
         async for event in backend.stream(request):
             yield event
 

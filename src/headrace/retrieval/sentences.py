@@ -9,7 +9,8 @@ import re
 _END = re.compile(
     r"(?P<stop>[.!?…]+[\"'”’»)\]]*)(?=\s|$)"  # a stop with what closes behind it
     r"|(?P<wide>[。！？]+[」』”]*)"
-    r"|(?P<line>\n\s*\n|\n(?=[ \t]*(?:[-*•+]|\d{1,3}[.)])[ \t])|\n(?=[ \t]*\#))"
+    r"|(?P<line>\n\s*\n|\n(?=[ \t]*[-*•+][ \t])|\n(?=[ \t]*\#)"  # a paragraph, an item, a heading
+    r"|(?<=[.:;!?])\n(?=[ \t]*\d{1,3}[.)][ \t]))"
 )
 _SHORT = """
     dr mr mrs ms prof sr jr st vs etc e.g i.e eg ie cf al fig figs no nos vol vols pp ed eds inc ltd
@@ -18,6 +19,10 @@ _SHORT = """
     b.c a.d m.d b.a m.a
 """
 _ABBREVIATIONS = frozenset(_SHORT.split())
+_BEGINNINGS = frozenset(
+    {"The", "In", "It", "He", "She", "They", "A", "An", "This", "These", "On", "At", "But", "And"}
+    | {"By", "As", "For", "However", "After", "When", "If", "We", "There", "His", "Their", "Since"}
+)
 _LAST_WORD = re.compile(r"[^\s(\[\"'“‘]+$")
 
 
@@ -56,8 +61,9 @@ def _ends(text: str, found: "re.Match[str]") -> bool:
     if len(word) == 1 and word.isalpha() and text[found.start() - 1].isupper():
         return False  # an initial
     if word in _ABBREVIATIONS:
-        # A title or a month goes on; U.S. and etc. may end one where a capital follows.
-        return word in ("etc", "u.s", "u.k", "a.m", "p.m") and after[0].isupper()
+        # A title or a month goes on; U.S. and etc. may end one where a usual beginning follows.
+        begins = re.split(r"\W", after, maxsplit=1)[0] in _BEGINNINGS
+        return word in ("etc", "u.s", "u.k", "a.m", "p.m") and begins
     return not after[0].islower()
 
 

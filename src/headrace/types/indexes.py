@@ -186,6 +186,10 @@ class Grounding:
     k: int | None = None
     budget_tokens: int | None = None
     policy: CitationPolicy | None = None
+    style: str = ""
+    """How the model is asked: quote, general or slots; empty = as it is known to want."""
+    escalate: Backend | None = None
+    """Who is asked where an answer fails and the policy is escalate."""
     context_tokens: int = 0
     """Of the model; 0 = unknown."""
     counter: TokenCounter | None = None

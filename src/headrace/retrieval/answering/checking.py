@@ -47,7 +47,9 @@ class Claim:
     question: str = ""
     """A short answer says the rest of it."""
     names: frozenset[str] = frozenset()
-    """Of `names_in` the sources: a capital at a sentence's beginning says nothing by itself."""
+    """Of `names_of` the sources: a capital at a sentence's beginning says nothing by itself."""
+    words: frozenset[str] = frozenset()
+    """Of `stems_of` the sources."""
 
 
 class Checker:
@@ -82,7 +84,14 @@ class Checker:
                 verdict=CitationVerdict.UNSUPPORTED, support=0.0, reason="it claims nothing"
             )
         compared = Comparison(
-            self.bars, mine, source, about, asked=asked, echoed=echoed, known=claim.names
+            self.bars,
+            mine,
+            source,
+            about,
+            asked=asked,
+            echoed=echoed,
+            known=claim.names,
+            spoken=claim.words,
         )
         found = compared.finding()
         lone = quoted is not None and found.verdict is not CitationVerdict.CONTRADICTED
@@ -118,7 +127,7 @@ def find_quote(quote: str, text: str) -> tuple[int, int] | None:
     if not words:
         return 0, 0
     pattern = r"\s+".join(_loosely(word) for word in words)
-    found = re.search(rf"(?<!\w){pattern}(?!\w)", text, re.IGNORECASE)
+    found = re.search(rf"(?<!\w){pattern}(?:s|es|ese|n|an|ian|ish)?(?!\w)", text, re.IGNORECASE)
     return found.span() if found else None
 
 
@@ -132,6 +141,11 @@ def _loosely(word: str) -> str:
 def names_of(texts: Iterable[str]) -> frozenset[str]:
     """What is a name in any of these texts."""
     return names_in(_read(text) for text in texts)
+
+
+def stems_of(texts: Iterable[str]) -> frozenset[str]:
+    """Of all words of these texts."""
+    return frozenset(stem for text in texts for stem in _read(text).places)
 
 
 @lru_cache(maxsize=512)

@@ -29,6 +29,12 @@ _POINTING = frozenset(
 _BACK = 2
 """Sentences back that they reach."""
 _ALL_OF_IT = 0.7
+"""Share of a short answer that must be there."""
+_MOSTLY = 0.8
+_VERBATIM = 0.93
+"""Share of the rest that must be there for a first word to be a substitute."""
+_ECHO = 0.1
+"""A claim that repeats its question has words that no source has."""
 _REACH = 6
 """Places on either side of an item that say what it is of."""
 _DO = frozenset({"do", "does", "did"})
@@ -44,10 +50,15 @@ class Bars:
     """Share of a claim's words that a source must have together."""
     elsewhere: float = 0.2
     """How much better another source must be for a claim to be misplaced."""
-    slot: float = 1.4
+    slot: float = 1.2
     """How much better another name or number must fit the claim's place to contradict it,"""
     apart: float = 0.3
     """times its own fit, and by so much more."""
+    beside: float = 0.25
+    """How much more of a question another sentence may have than the one that a short answer is
+    from."""
+    unsaid: float = 1.2
+    """How well another must fit where the source means the claim's without naming it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,6 +71,8 @@ class Finding:
     end: int = 0
     """The span that supports it best, in characters of the source's text."""
     reason: str = ""
+    hard: bool = False
+    """Something in the claim is wrong, which no opinion on the rest mends."""
 
     @property
     def good(self) -> bool:
@@ -108,6 +121,7 @@ class Comparison:
         asked: int = 0,
         echoed: int = 0,
         known: frozenset[str] = frozenset(),
+        spoken: frozenset[str] = frozenset(),
     ) -> None:
         """
         Args:
@@ -120,31 +134,57 @@ class Comparison:
             echoed: Characters of a question that the claim itself repeats. Its answer stands behind
                 it, and not in its place in the sentence.
             known: Stems of words that are names in this or another source.
+            spoken: Stems of all words of the sources.
         """
         self._bars = bars
         self._asked = asked
         self._echoed = echoed
         self._known = known
+        self._spoken = spoken
         self._mine = mine
         self._source = source
         self._about = about
 
     def finding(self) -> Finding:
         """The first that fails, or how well it is supported."""
-        for decide in (self._missing, self._displaced, self._denied):
+        for decide in (self._missing, self._displaced, self._denied, self._beside_the_question):
             reason = decide()
             if reason:
                 verdict = CitationVerdict.CONTRADICTED
                 if self.window.covered < self._bars.covered:
                     verdict = CitationVerdict.UNSUPPORTED
-                return self._found(verdict, min(self.window.covered, 0.3), reason)
+                return self._found(verdict, min(self.window.covered, 0.3), reason, hard=True)
         covered = self.window.covered
         if (self._asked or self._echoed) and not self._answered():
             covered = 0.0
-        if covered < self._bars.covered:
+        if covered < self._bars.covered - (_ECHO if self._echoed else 0.0):
             share = f"{covered:.0%} of the claim's words stand together in it"
             return self._found(CitationVerdict.UNSUPPORTED, covered, share)
         return self._found(CitationVerdict.SUPPORTED, covered, "")
+
+    def _beside_the_question(self) -> str:
+        """Where a short answer stands, the source must speak of what was asked."""
+        split = self._asked or self._echoed
+        if not split or len(self._scores) < 2:
+            return ""
+        asked = [
+            at for at, item in enumerate(self._mine.row) if item.start < split and weight(item)
+        ]
+        answer = [
+            at for at, item in enumerate(self._mine.row) if item.start >= split and weight(item)
+        ]
+        total = sum(weight(self._mine.row[at]) for at in asked)
+        if not total or not answer:
+            return ""
+        spoken = [
+            sum(weight(self._mine.row[at]) * row[at] for at in asked) / total
+            for row in self._scores
+        ]
+        found = [sum(row[at] for at in answer) / len(answer) for row in self._scores]
+        here = max(s for s, got in zip(spoken, found, strict=True) if got >= max(found) - 1e-9)
+        if max(spoken) > here + self._bars.beside:
+            return "it stands where the source speaks of something else than what was asked"
+        return ""
 
     def _answered(self) -> bool:
         """Whether a short answer is there whole; its question only helps to find where."""
@@ -158,11 +198,15 @@ class Comparison:
                 got += weight(item) * score
         return got >= _ALL_OF_IT * total
 
-    def _found(self, verdict: CitationVerdict, support: float, reason: str) -> Finding:
+    def _found(
+        self, verdict: CitationVerdict, support: float, reason: str, *, hard: bool = False
+    ) -> Finding:
         sentences = self._source.sentences
         start = sentences[self.window.first][0] if sentences else 0
         end = sentences[self.window.last][1] if sentences else 0
-        return Finding(verdict=verdict, support=support, start=start, end=end, reason=reason)
+        return Finding(
+            verdict=verdict, support=support, start=start, end=end, reason=reason, hard=hard
+        )
 
     # --- where the claim stands ------------------------------------------------------------------
 
@@ -189,7 +233,7 @@ class Comparison:
     def _names(self) -> Iterable[Name]:
         """Those of the claim; words apart where the source has them, but never together."""
         for name in self._mine.names:
-            if not name.sure and name.words[0].stem not in self._known:
+            if not self._certain(name):
                 continue  # any word at a sentence's beginning
             if len(name.words) == 1 or places_of(name, self._source):
                 yield name
@@ -292,24 +336,71 @@ class Comparison:
 
     def _displaced(self) -> str:
         """A name or number that the source says of something else."""
-        inside = self._inside
         for slot in self.slots:
-            within = [place for place in slot.places if place in inside]
-            if not within and not slot.said_of and not self._pointed_at(slot):
+            if self._echoed and self._echoed <= self._start(slot):
+                continue  # an answer behind its question has no place like the source's
+            within = [place for place in slot.places if place in self._inside]
+            resolved = slot.said_of or self._pointed_at(slot)
+            if not within and not resolved:
                 return f"the source has the {slot.kind} {slot.text!r}, but not of this"
             rivals = self._rivals(slot)
-            if not rivals or 0 < self._echoed <= self._mine.row[slot.first].start:
+            if not rivals:
                 continue
-            own = max((self._fit(slot, place, place) for place in slot.places), default=0.0)
+            own = max((self._fit(slot, place, place) for place in within), default=0.0)
+            slot_bar = 1.0 if self._asked and slot.kind != "name" else self._bars.slot
+            needed = slot_bar * own + self._bars.apart if within else self._bars.unsaid
             rival, fit = max(
                 ((text, self._fit(slot, first, last)) for text, first, last in rivals),
                 key=lambda pair: pair[1],
             )
-            if fit > self._bars.slot * own + self._bars.apart:
-                return (
-                    f"where the claim has the {slot.kind} {slot.text!r}, the source has {rival!r}"
-                )
-        return ""
+            if fit > needed:
+                return f"in place of the {slot.kind} {slot.text!r} the source has {rival!r}"
+        return self._begun_otherwise() or self._substituted()
+
+    def _begun_otherwise(self) -> str:
+        """A name at the beginning, and the source goes on alike behind something else that can mean
+        no name: neither a pronoun nor a thing that was spoken of."""
+        mine, source = self._mine, self._source
+        name = mine.names[0] if mine.names else None
+        if name is None or name.first > 1 or (name.first == 1 and weight(mine.row[0])):
+            return ""
+        if self._asked or set(places_of(name, source)) & self._inside:
+            return ""
+        after = mine.row[name.last + 1] if name.last + 1 < len(mine.row) else None
+        begin = min(self._inside, default=0)
+        if not isinstance(after, Word):
+            return ""
+        ends = [at for at in source.places.get(after.stem, ()) if begin < at <= begin + 3]
+        instead: Sequence[Item] = source.row[begin : ends[0]] if ends else ()
+        words = [item.lower for item in instead if isinstance(item, Word)]
+        if not words or any(word in _POINTING or word == "the" for word in words):
+            return ""
+        named = any(begin <= other.last < begin + len(instead) for other in source.names)
+        if not self._certain(name) and not named:
+            return ""  # one word for another
+        others = " ".join(item.text for item in instead)
+        return f"in place of {name.text!r} the source has {others!r}"
+
+    def _start(self, slot: Slot) -> int:
+        return self._mine.row[slot.first].start
+
+    def _substituted(self) -> str:
+        """A first word that these sentences lack and others have, while they have all the rest: it
+        was put there for the one that they begin with."""
+        mine = self._mine
+        first = next((item for item in mine.row if weight(item)), None)
+        if not isinstance(first, Word) or not (first.first and first.capital):
+            return ""
+        slots = any(mine.row[slot.first] is first for slot in self.slots)
+        if slots or self._asked or self._echoed or first.text.replace(".", "").isupper():
+            return ""
+        stems = [item.stem for at in self._inside if isinstance(item := self._source.row[at], Word)]
+        if any(same(first.stem, stem) for stem in stems) or first.stem not in self._spoken:
+            return ""
+        total = sum(weight(item) for item in mine.row)
+        if self.window.covered * total < _VERBATIM * (total - weight(first)):
+            return ""
+        return f"these sentences of the source do not speak of {first.text!r}"
 
     @cached_property
     def _inside(self) -> frozenset[int]:
@@ -343,7 +434,10 @@ class Comparison:
             return [
                 (name.text, name.first, name.last)
                 for name in source.names
-                if name.last in inside and name.sure and not mentions(name, words)
+                if name.last in inside
+                and self._certain(name)
+                and not mentions(name, words)
+                and not any(name.first <= place <= name.last for place in slot.places)
             ]
         ours = self._mine.row[slot.first]
         row, test = source.row, (_is_number if slot.kind == "number" else _is_date)
@@ -353,6 +447,9 @@ class Comparison:
             for at in sorted(inside)
             if test(row[at], ours) and not any(_same_amount(item, row[at]) for item in claimed)
         ]
+
+    def _certain(self, name: Name) -> bool:
+        return name.sure or name.words[0].stem in self._known
 
     def _fit(self, slot: Slot, first: int, last: int) -> float:
         """How well what stands around a place of the source is what stands around the slot."""
@@ -425,13 +522,14 @@ class Comparison:
         ours, theirs = _count_denials(self._mine, here), _count_denials(self._source, there)
         if only_here > alike or ours > theirs:
             return "the claim denies what the source says"
-        if ours < self._denials_of_it(there) and not self._asked:
+        short = self._asked or self._echoed
+        if not short and ours < self._denials_of_it(there):
             return "the source denies what the claim says"
         return ""
 
     def _denials_of_it(self, there: dict[int, bool]) -> int:
         """How many denials of the window the claim has the words around of, and not them."""
-        row, found = self._source.row, 0
+        row, found = self._source.row, set[str]()
         for at in there:
             item = row[at]
             if not (isinstance(item, Word) and is_negation(item.lower)):
@@ -440,8 +538,17 @@ class Comparison:
             behind = (row[place] for place in range(at + 1, at + 1 + _SCOPE) if there.get(place))
             left = next((w for w in before if isinstance(w, Word) and w.lower not in _DO), None)
             right = next((w for w in behind if isinstance(w, Word) and w.content), None)
-            found += left is not None and right is not None and self._goes(left.stem, right.stem)
-        return found
+            if right is not None:
+                around = left is not None and self._goes(left.stem, right.stem)
+                if around or self._only_denied(right.stem, there):
+                    found.add(right.stem)
+        return len(found)
+
+    def _only_denied(self, stem: str, there: dict[int, bool]) -> bool:
+        """Whether a word of a claim that is all there is nowhere there undenied."""
+        if stem not in self._mine.places or self.window.covered < _MOSTLY:
+            return False
+        return all(there[at] for at in self._source.places[stem] if at in there)
 
     def _goes(self, left: str, right: str) -> bool:
         """Whether in the claim one word soon follows another."""

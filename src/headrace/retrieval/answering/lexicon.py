@@ -98,19 +98,22 @@ OPPOSITE = """
 """Pairs."""
 IRREGULAR = """
     began begin | begun begin | rose rise | risen rise | fell fall | fallen fall | grew grow |
-    grown grow | wrote write | written write | built build | made make | took take | taken take
-    | gave give | given give | went go | gone go | came come | became become | won win | lost
-    lose | fought fight | held hold | led lead | left leave | kept keep | said say | told tell |
-    thought think | brought bring | bought buy | sold sell | sent send | spent spend | met meet
-    | found find | knew know | known know | saw see | seen see | stood stand | ran run | drew
-    draw | drawn draw | drove drive | driven drive | chose choose | chosen choose | spoke speak
-    | spoken speak | broke break | broken break | forbade forbid | forbidden forbid | shot shoot
-    | struck strike | hid hide | hidden hide | flew fly | flown fly | sang sing | sung sing |
+    grown grow | wrote write | written write | built build | made make | took take | taken take |
+    gave give | given give | went go | gone go | came come | became become | won win | lost lose |
+    fought fight | held hold | led lead | left leave | kept keep | said say | told tell |
+    thought think | brought bring | bought buy | sold sell | sent send | spent spend | met meet |
+    found find | knew know | known know | saw see | seen see | stood stand | ran run | drew draw |
+    drawn draw | drove drive | driven drive | chose choose | chosen choose | spoke speak |
+    spoken speak | broke break | broken break | forbade forbid | forbidden forbid | shot shoot |
+    struck strike | hid hide | hidden hide | flew fly | flown fly | sang sing | sung sing |
     sank sink | swam swim | wore wear | worn wear | bore bear | born bear | caught catch |
     taught teach | sought seek | felt feel | dealt deal | meant mean | slept sleep | lay lie |
     laid lay | paid pay | children child | men man | women woman | people person | feet foot |
-    teeth tooth | mice mouse | lives life | wives wife | higher high | highest high | larger
-    large | largest large | smaller small | smallest small | older old | oldest old | died die |
-    dying die | dead die
+    teeth tooth | mice mouse | lives life | wives wife | newer new | newest new | younger young |
+    youngest young | longer long | longest long | shorter short | shortest short |
+    stronger strong | weaker weak | richer rich | poorer poor | faster fast | slower slow |
+    greater great | greatest great | earlier early | later late | higher high | highest high |
+    larger large | largest large | smaller small | smallest small | older old | oldest old |
+    died die | dying die | dead die
 """
 """A form, then its base."""

@@ -89,6 +89,10 @@ def _alike(word: Word, other: Word) -> bool:
     if min(len(word.text), len(other.text)) == 1:
         return word.text[0] == other.text[0] and max(len(word.text), len(other.text)) > 1
     shorter, longer = sorted((word.lower, other.lower), key=len)
+    if len(longer) - len(shorter) == 1 and len(shorter) > 5:
+        at = _common(shorter, longer)
+        if shorter[at:] == longer[at + 1 :]:
+            return True  # one letter is missing
     common = _common(shorter, longer)
     rest = {shorter[common:], longer[common:]}
     return (
@@ -116,11 +120,16 @@ def _spelled_out(word: Word, reading: Reading) -> list[int]:
         if isinstance(item, Word) and item.capital and item.lower not in _SKIPPED
     ]
     found: list[int] = []
-    for at in range(len(capitals) - len(letters) + 1):
-        run = capitals[at : at + len(letters)]
-        close = run[-1][0] - run[0][0] <= 2 * len(letters)
-        if close and "".join(item.text[0] for _, item in run) == letters:
-            found.append(run[0][0])
+    for at in range(len(capitals)):
+        said, last = "", capitals[at][0]
+        for place, item in capitals[at : at + len(letters)]:
+            if place - last > 3 or not letters.startswith(said):
+                break
+            numeral = len(item.text) > 1 and set(item.text) <= set("IVX")
+            said, last = said + (item.text if numeral else item.text[0]), place
+            if said == letters:
+                found.append(capitals[at][0])
+                break
     return found
 
 

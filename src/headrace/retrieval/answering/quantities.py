@@ -130,16 +130,16 @@ _NUMBER = re.compile(
     r"(?:[\s-]?(?P<scale>hundreds?|thousands?|millions?|billions?|trillion|bn|mn|k|m|dozen)\b)?",
     re.IGNORECASE,
 )
-_AMOUNT_WORDS = "|".join(
+_COUNTS = "|".join(
     sorted(
-        {*_CARDINALS, *_ORDINALS, "hundred", "thousand", "million", "billion", "dozen"},
-        key=len,
-        reverse=True,
+        {*_CARDINALS, "hundred", "thousand", "million", "billion", "dozen"}, key=len, reverse=True
     )
 )
+_PLACES = "|".join(sorted(_ORDINALS, key=len, reverse=True))
+_AND = r"(?<=hundred)\s+and\s+|(?<=thousand)\s+and\s+|(?<=million)\s+and\s+|[\s-]+"
 _SPELLED = re.compile(
-    rf"\b(?:(?:{_AMOUNT_WORDS})(?:s\b)?(?:[\s-]+(?:and[\s-]+)?)?)+(?<![\s-])\b"
-    r"(?P<parts>[\s-]+(?:thirds?|quarters?|halves)\b)?",
+    rf"\b(?:(?:{_COUNTS})s?(?:(?:{_AND})(?:{_COUNTS})s?)*(?:[\s-]+(?:{_PLACES}))?"
+    rf"|(?:{_PLACES}))\b(?P<parts>[\s-]+(?:thirds?|quarters?|halves)\b)?",
     re.IGNORECASE,
 )
 _FRACTION = re.compile(
@@ -242,7 +242,8 @@ def equal(claimed: Quantity, found: Quantity) -> bool:
         return False
     if claimed.unit == found.unit and claimed.factor != found.factor:
         one, other = one * claimed.factor, other * found.factor
-        return abs(one - other) <= 0.03 * max(abs(one), abs(other))
+        share = 0.04 if _digits_said(claimed.value) <= 2 else 0.01
+        return abs(one - other) <= share * max(abs(one), abs(other))
     if _close(one, other):
         return True
     if {claimed.unit, found.unit} == {"percent", "fraction"}:
@@ -301,7 +302,7 @@ def _moments(text: str) -> list[Moment]:
                 text=match[0],
                 year=int(year or 0),
                 month=(int(month) if month.isdigit() else _MONTHS[month.lower()]) if month else 0,
-                day=int(day or 0),
+                day=int(day) or 32 if day else 0,  # no day is the 0th
                 decade=int(parts["decade"] or 0),
                 century=int(parts["century"] or 0),
             )
@@ -423,7 +424,8 @@ def _spelled(text: str, match: "re.Match[str]") -> Quantity | None:
         unit, factor = "fraction", 1.0
     else:
         last = said[-1].removesuffix("s")
-        if (said[-1] == "one" and len(said) < 3) or said in (["first"], ["second"], ["zero"]):
+        lone = said in (["one"], ["first"], ["second"], ["zero"])
+        if lone or (said[-1] == "one" and said[0] in _ORDINALS):
             return None  # a pronoun, an adverb, a unit of time
         value = _sum(said)
         if last in _ORDINALS:

@@ -15,6 +15,9 @@ from headrace.retrieval.sentences import sentence_spans
 Item: TypeAlias = Word | Quantity | Moment
 
 
+_TITLES = frozenset({"Dr", "Mr", "Mrs", "Ms", "St", "Prof", "Gen", "Col", "Capt", "Lt", "Sgt"})
+
+
 @dataclass(frozen=True, slots=True)
 class Name:
     """Capitalised words in a row: a person, a place, a thing."""
@@ -93,7 +96,7 @@ def _names(text: str, row: Sequence[Item]) -> list[Name]:
                 continue  # The, In, At
             run.append(place)
             continue
-        if run:
+        if any(isinstance(word := row[at], Word) and _names_alone(word) for at in run):
             found.append(_named(row, run))
         run = []
         if isinstance(item, Word) and item.capital and not (item.first and not item.content):
@@ -101,11 +104,21 @@ def _names(text: str, row: Sequence[Item]) -> list[Name]:
     return found
 
 
+def _names_alone(word: Word) -> bool:
+    return word.content or len(word.text) == 1
+
+
 def _goes_on(text: str, row: Sequence[Item], run: Sequence[int], place: int) -> bool:
     if not run:
         return True
-    between = text[row[run[-1]].end : row[place].start]
-    return place == run[-1] + 1 and between.strip() in ("", ".", "-", "&") and "\n\n" not in between
+    last, item = row[run[-1]], row[place]
+    between = text[last.end : item.start]
+    if place != run[-1] + 1 or "\n\n" in between or last.end - last.start > len(last.text):
+        return False  # 's ends a name
+    if isinstance(item, Word) and item.first:
+        return False
+    short = len(last.text) == 1 or last.text in _TITLES
+    return between.strip() in ("", "-", "&") or (between.strip() == "." and short)
 
 
 def _named(row: Sequence[Item], run: Sequence[int]) -> Name:

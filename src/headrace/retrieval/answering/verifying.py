@@ -5,16 +5,18 @@ without. A claim whose source does not support it, while another does, is mispla
 the edge may be put before a judge; what is contradicted never is.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from headrace.retrieval.answering.checking import Checker, Claim, names_of
+from headrace.retrieval.answering.checking import Checker, Claim, names_of, stems_of
 from headrace.retrieval.answering.comparing import Bars, Finding
 from headrace.retrieval.answering.marks import Reference
 from headrace.retrieval.packing.sources import Source
 from headrace.types import CitationVerdict
 
+_CLAUSES = re.compile(r"[,;]?\s+(?:and|while|but|whereas)\s+|;\s+", re.IGNORECASE)
 _EDGE = 0.25
 """A claim of at least so much support may be put before a judge."""
 _SURE = 0.8
@@ -45,6 +47,8 @@ class Checked:
     end: int = 0
     """In characters of the document."""
     reason: str = ""
+    hard: bool = False
+    """As `Finding.hard`."""
 
     @property
     def good(self) -> bool:
@@ -81,7 +85,8 @@ class Verifier:
         self._checker = Checker(bars)
         self._bars = self._checker.bars
         self._judge = judge
-        self._names = names_of(source.text for source in sources)
+        texts = [source.text for source in sources]
+        self._names, self._words = names_of(texts), stems_of(texts)
 
     async def verify(self, claim: str, references: Sequence[Reference]) -> list[Checked]:
         """Each reference of one claim, in order."""
@@ -120,8 +125,16 @@ class Verifier:
 
     def _check(self, claim: str, source: Source, text: str) -> Finding:
         about = " ".join((source.title, *source.headings))
-        asked = Claim(text=claim, title=about, question=self._question, names=self._names)
-        return self._checker.check(asked, text)
+        return self._checker.check(self._claim(claim, about), text)
+
+    def _claim(self, text: str, about: str) -> Claim:
+        return Claim(
+            text=text,
+            title=about,
+            question=self._question,
+            names=self._names,
+            words=self._words,
+        )
 
     def _placed(
         self, reference: Reference, source: Source, found: Finding, *, offset: int
@@ -135,11 +148,12 @@ class Verifier:
             start=base + found.start,
             end=base + found.end,
             reason=found.reason,
+            hard=found.hard,
         )
 
     async def _judged(self, claim: str, item: Checked, judge: Judge) -> Checked:
         doubtful = item.verdict in (CitationVerdict.SUPPORTED, CitationVerdict.UNSUPPORTED)
-        if item.source is None or not doubtful or not _EDGE <= item.support < _SURE:
+        if item.source is None or item.hard or not doubtful or not _EDGE <= item.support < _SURE:
             return item
         start, end = _slice(item.reference, item.source)
         likely = await judge.entails(claim, item.source.text[start:end])
@@ -157,20 +171,40 @@ class Verifier:
     def _together(self, claim: str, found: list[Checked]) -> list[Checked]:
         """What several sources carry that none of them does alone."""
         there = [item for item in found if item.source is not None]
-        whole = self._joined(claim, there)
-        if not whole.good:
-            return found
-        needed: list[Checked] = []
-        for item in there:
-            rest = [other for other in there if other is not item]
-            if not self._joined(claim, rest).good and item.support >= _PART:
-                needed.append(item)
+        needed = self._by_clauses(claim, there)
+        if not needed:
+            whole = self._joined(claim, there)
+            needed = {
+                item.reference: whole.support
+                for item in there
+                if whole.good
+                and item.support >= _PART
+                and not self._joined(claim, [other for other in there if other is not item]).good
+            }
         return [
-            replace(item, verdict=CitationVerdict.SUPPORTED, support=whole.support, reason="")
-            if item in needed
+            replace(
+                item,
+                verdict=CitationVerdict.SUPPORTED,
+                support=max(item.support, needed[item.reference]),
+                reason="",
+            )
+            if item.reference in needed
             else item
             for item in found
         ]
+
+    def _by_clauses(self, claim: str, there: Sequence[Checked]) -> dict[Reference, float]:
+        """Which carry a clause each, where all clauses are carried; nothing where one is not."""
+        clauses = [part for part in _CLAUSES.split(claim) if len(part.split()) > 2]
+        needed: dict[Reference, float] = {}
+        for clause in clauses if len(clauses) > 1 else ():
+            tried = {item.reference: self._joined(clause, [item]) for item in there}
+            good = {reference: found.support for reference, found in tried.items() if found.good}
+            if not good:
+                return {}
+            best = max(good, key=lambda reference: good[reference])
+            needed[best] = min(good[best], needed.get(best, 1.0))
+        return needed
 
     def _joined(self, claim: str, items: Sequence[Checked]) -> Finding:
         texts: list[str] = []
@@ -180,10 +214,7 @@ class Verifier:
                 start, end = _slice(item.reference, item.source)
                 texts.append(item.source.text[start:end])
                 titles += [item.source.title, *item.source.headings]
-        asked = Claim(
-            text=claim, title=" ".join(titles), question=self._question, names=self._names
-        )
-        return self._checker.check(asked, "\n\n".join(texts))
+        return self._checker.check(self._claim(claim, " ".join(titles)), "\n\n".join(texts))
 
     def _elsewhere(self, claim: str, item: Checked, cited: set[int]) -> Checked:
         """Misplaced, where another source says it, and this one does not or only half."""

@@ -41,6 +41,8 @@ class Word:
 
     @property
     def content(self) -> bool:
+        if self.text.isupper() and len(self.text) > 1:
+            return True  # US, IT
         return self.lower not in STOP_WORDS and not is_negation(self.lower)
 
 
@@ -137,6 +139,5 @@ def _opposites() -> dict[str, frozenset[str]]:
     return {item: frozenset(others) for item, others in found.items()}
 
 
-_IRREGULAR: dict[str, str] = {
-    words[0]: words[1] for words in map(str.split, lexicon.IRREGULAR.split("|"))
-}
+_PAIRS = (pair.split() for pair in lexicon.IRREGULAR.split("|"))
+_IRREGULAR: dict[str, str] = {pair[0]: pair[1] for pair in _PAIRS}
