@@ -75,3 +75,7 @@ class ContextSettings:
     """0 = half of the model's context."""
     policy: str = ""
     """Empty = as the index says."""
+    style: str = ""
+    """How the model is asked: general, quote, slots; empty = quote for sprout, else general."""
+    escalate: str = ""
+    """The model that is asked where an answer fails; policy escalate needs it."""

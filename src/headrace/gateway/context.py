@@ -28,6 +28,8 @@ from headrace.types import (
 
 _LONGEST_QUESTION = 32_768
 """Tokens of a question whose vector is made are no more than its bytes, which this bounds."""
+STYLES = ("general", "quote", "slots")
+"""How a model may be asked; `headrace.retrieval.answering.styles` has what each is."""
 _ONCE = (CitationPolicy.ANNOTATE, CitationPolicy.STRIKE, CitationPolicy.REFUSE)
 
 
@@ -61,15 +63,16 @@ def with_context(
                 f"routes.{name}.context.index = {context.index!r}: no model makes vectors here; "
                 "set embeddings.path"
             )
-        stage = InContext(
-            models[name].chat, indexes, embedders, context, _grounding(name, context, models[name])
-        )
+        larger = _escalation(name, context, models)
+        how = _grounding(name, context, models[name], larger)
+        stage = InContext(models[name].chat, indexes, embedders, context, how)
         made[name] = replace(
             models[name],
             chat=stage,
             calls=models[name].calls * (1 if context.policy in _ONCE else 2),
             candidates=(
                 *models[name].candidates,
+                *(() if larger is None else larger.candidates),
                 *(model.target for model in embedders.values()),
             ),
             added_tokens=(stage.budget_tokens or 0) + _LONGEST_QUESTION,
@@ -93,7 +96,7 @@ class InContext:
         self._indexes = indexes
         self._embedders = embedders
         self._owner = IndexOwner(context.org, context.team)
-        self._how = how
+        self.how = how
         self.budget_tokens = how.budget_tokens
 
     async def stream(self, request: ChatRequest) -> AsyncIterator[Event]:
@@ -106,7 +109,7 @@ class InContext:
             trace=request.trace,
             trail=request.trail,
         )
-        how = replace(self._how, principals=own_principals(caller))
+        how = replace(self.how, principals=own_principals(caller))
         grounded = self._indexes.grounded(how, self._backend, errand)
         async with closing(grounded.stream(request)) as events:
             async for event in events:
@@ -114,7 +117,7 @@ class InContext:
 
     async def snapshot(self, request: ChatRequest) -> str:
         """Of the documents, and of whose eyes see them."""
-        seen = await self._indexes.snapshot(self._how.index, self._owner)
+        seen = await self._indexes.snapshot(self.how.index, self._owner)
         return "\n".join([seen, *sorted(own_principals(request.caller))])
 
     def _embedder(self, name: str) -> Embedder:
@@ -125,11 +128,37 @@ class InContext:
         return self._embedders[wanted].embedder
 
 
-def _grounding(route: str, context: ContextSettings, served: Served) -> Grounding:
+def _escalation(
+    route: str, context: ContextSettings, models: Mapping[str, Served]
+) -> Served | None:
+    """The model that an answer which fails goes on to."""
+    wanted = context.policy == CitationPolicy.ESCALATE
+    if not wanted and not context.escalate:
+        return None
+    if not wanted:
+        raise ConfigError(
+            f'routes.{route}.context.escalate has no effect without policy = "escalate"'
+        )
+    if context.escalate == route or context.escalate not in models:
+        known = ", ".join(name for name in models if name != route) or "none"
+        raise ConfigError(
+            f"routes.{route}.context.escalate = {context.escalate!r} is no other model; "
+            f"there is: {known}"
+        )
+    return models[context.escalate]
+
+
+def _grounding(
+    route: str, context: ContextSettings, served: Served, larger: Served | None
+) -> Grounding:
     known = [item.value for item in CitationPolicy]
     if context.policy and context.policy not in known:
         raise ConfigError(
             f"routes.{route}.context.policy = {context.policy!r} is not one of {', '.join(known)}"
+        )
+    if context.style not in ("", *STYLES):
+        raise ConfigError(
+            f"routes.{route}.context.style = {context.style!r} is not one of {', '.join(STYLES)}"
         )
     for field in ("k", "budget_tokens"):
         if getattr(context, field) < 0:
@@ -141,6 +170,8 @@ def _grounding(route: str, context: ContextSettings, served: Served) -> Groundin
         k=context.k or None,
         budget_tokens=context.budget_tokens or (served.card.context_tokens or UNKNOWN_CONTEXT) // 2,
         policy=CitationPolicy(context.policy) if context.policy else None,
+        style=context.style,
+        escalate=None if larger is None else larger.chat,
         context_tokens=served.card.context_tokens,
         counter=counter_of(served),
     )

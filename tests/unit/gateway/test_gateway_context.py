@@ -10,7 +10,7 @@ from headrace.errors import ConfigError
 from headrace.gateway.caching.cached import Cached, CachePolicy
 from headrace.gateway.caching.key import Scope
 from headrace.gateway.caching.shelf import Shelf
-from headrace.gateway.context import with_context
+from headrace.gateway.context import InContext, with_context
 from headrace.gateway.services import Served, ServedEmbedder
 from headrace.retrieval.library import Library
 from headrace.testing import ScriptedBackend
@@ -101,6 +101,13 @@ async def test_a_kept_answer_is_of_one_state_of_the_index_and_one_reader(tmp_pat
         (ContextSettings(k=3), "routes.m.context has no effect without `index`"),
         (ContextSettings(index="n", policy="x"), "routes.m.context.policy = 'x'"),
         (ContextSettings(index="n", k=-1), "routes.m.context.k = -1 is negative"),
+        (ContextSettings(index="n", style="x"), "routes.m.context.style = 'x'"),
+        (ContextSettings(index="n", escalate="m"), "escalate has no effect without policy"),
+        (ContextSettings(index="n", policy="escalate"), "escalate = '' is no other model"),
+        (
+            ContextSettings(index="n", policy="escalate", escalate="m"),
+            "escalate = 'm' is no other model; there is: none",
+        ),
     ],
 )
 async def test_settings_that_cannot_be(context: ContextSettings, said: str, tmp_path: Path) -> None:
@@ -112,3 +119,18 @@ async def test_settings_that_cannot_be(context: ContextSettings, said: str, tmp_
 async def test_without_a_model_for_vectors_a_route_cannot_have_context() -> None:
     with pytest.raises(ConfigError, match=r"set embeddings\.path"):
         fitted(None)
+
+
+async def test_a_route_names_its_style_and_whom_it_escalates_to(tmp_path: Path) -> None:
+    context = ContextSettings(
+        index="notes", org="acme", team="red", policy="escalate", escalate="big", style="quote"
+    )
+    routes = {"m": RouteSettings(provider="p", context=context)}
+    big = served()
+    big = Served(card=big.card, chat=big.chat, candidates=(Target(provider="p", model="big"),))
+    async with library(tmp_path) as books:
+        made = with_context({"m": served(), "big": big}, routes, books, EMBEDDERS).models["m"]
+    assert Target(provider="p", model="big") in made.candidates
+    assert made.calls == 2
+    assert isinstance(made.chat, InContext)
+    assert (made.chat.how.style, made.chat.how.escalate) == ("quote", big.chat)
