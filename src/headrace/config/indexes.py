@@ -77,5 +77,7 @@ class ContextSettings:
     """Empty = as the index says."""
     style: str = ""
     """How the model is asked: general, quote, slots; empty = quote for sprout, else general."""
+    rewrite: bool = False
+    """Ask the model first for the question as it stands alone, where there are turns before."""
     escalate: str = ""
     """The model that is asked where an answer fails; policy escalate needs it."""

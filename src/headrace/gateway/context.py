@@ -69,7 +69,7 @@ def with_context(
         made[name] = replace(
             models[name],
             chat=stage,
-            calls=models[name].calls * (1 if context.policy in _ONCE else 2),
+            calls=models[name].calls * ((1 if context.policy in _ONCE else 2) + context.rewrite),
             candidates=(
                 *models[name].candidates,
                 *(() if larger is None else larger.candidates),
@@ -171,6 +171,7 @@ def _grounding(
         budget_tokens=context.budget_tokens or (served.card.context_tokens or UNKNOWN_CONTEXT) // 2,
         policy=CitationPolicy(context.policy) if context.policy else None,
         style=context.style,
+        rewrite=context.rewrite,
         escalate=None if larger is None else larger.chat,
         context_tokens=served.card.context_tokens,
         counter=counter_of(served),

@@ -1,7 +1,7 @@
 """What was found → only the sentences of it that speak of the question, each where it stands.
 
 A sentence's score is the share of the question's words that it has, rarer words counting more, and
-half of its neighbours'. What is kept is cut out of its passage, never rewritten, so that every span
+a quarter of its neighbours'. What is kept is cut out of its passage, never rewritten, so that every span
 stays exact and a citation of it is one of the document.
 """
 
@@ -15,7 +15,7 @@ from headrace.retrieval.answering.words import words_of
 from headrace.retrieval.sentences import sentence_spans
 from headrace.types import Passage, SearchResult
 
-_FROM_BESIDE = 0.5
+_FROM_BESIDE = 0.25
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable, Mapping
 
 from headrace.errors import InvalidParameter
+from headrace.retrieval.answering.asking import Rewriter
 from headrace.retrieval.answering.context import WithContext
 from headrace.retrieval.answering.options import Answering
 from headrace.retrieval.answering.styles import StyleName
@@ -48,6 +49,7 @@ class Grounds:
                 k=how.k or spec.k,
                 style=_style(how.style),
                 styles={} if how.style else self._styles,
+                rewrite=Rewriter(backend) if how.rewrite else None,
                 policy=how.policy or spec.policy,
                 escalate=how.escalate,
                 context_tokens=how.context_tokens,
