@@ -1,8 +1,8 @@
 """What was found → only the sentences of it that speak of the question, each where it stands.
 
 A sentence's score is the share of the question's words that it has, rarer words counting more, and
-a quarter of its neighbours'. What is kept is cut out of its passage, never rewritten, so that every span
-stays exact and a citation of it is one of the document.
+a quarter of its neighbours'. What is kept is cut out of its passage, never rewritten, so that every
+span stays exact and a citation of it is one of the document.
 """
 
 import math
