@@ -14,7 +14,7 @@ manuals    1,000 manual pages of this machine
 functions  the even half of the standard library's modules (by hash), and identifiers of them; the
            odd half is what `retrieval_quality.py` asks
 
-new_wiki and manuals come twice, the second time with vectors of hashed words. No SQuAD article, no
+The ranker has new_wiki and manuals twice, the second time with vectors of hashed words. No SQuAD article, no
 test claim, no abstract that is graded for one and no module of the odd half is among them.
 
 The weigher and then the ranker minimise the cross entropy of the right passages among a
@@ -26,7 +26,7 @@ import asyncio
 import hashlib
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,7 @@ LEARNED_FROM = ("new_wiki", "pubmedqa", "scitrain", "pkcode", "pkident", "man", 
 HASHED = ("new_wiki", "man")
 """Learned from a second time with vectors that know words but no meaning: whoever has a weak
 embedder must not be led astray."""
+_HASHED = ", hashed words"
 _MOST = 160
 """Candidates of a question; more are left out, which only the worst are."""
 _QUESTIONS = 1000
@@ -219,9 +220,10 @@ def _array(tensor: torch.Tensor) -> Floats:
     return tensor.detach().numpy().astype(np.float64)
 
 
-def learn(lessons: Sequence[Lesson], provenance: str) -> Learned:
-    weigher = learn_weigher(lessons)
-    anew = [fused_anew(each, weigher) for each in lessons]
+def learn(lessons: Mapping[str, Lesson], provenance: str) -> Learned:
+    """Hashed words are for the ranker alone: the weigher does not fall for them without."""
+    weigher = learn_weigher([each for name, each in lessons.items() if _HASHED not in name])
+    anew = [fused_anew(each, weigher) for each in lessons.values()]
     ranker = learn_ranker(anew, hidden=8, steps=500, decay=3e-4, seed=0)
     return Learned(weigher=weigher, ranker=ranker, provenance=provenance)
 
@@ -307,7 +309,7 @@ def lessons_of(cache: Path, names: Sequence[str]) -> dict[str, Lesson]:
         print(name, len(found[name].right_QN), flush=True)
         if name in HASHED:
             made = hashed(of.texts), hashed([asked.query for asked in of.asked])
-            found[f"{name}, hashed words"] = asyncio.run(lesson(of, *made, untaught()))
+            found[f"{name}{_HASHED}"] = asyncio.run(lesson(of, *made, untaught()))
     return found
 
 
@@ -324,7 +326,7 @@ def main() -> None:
     provenance = "; ".join(
         f"{name}: {len(each.right_QN)} questions" for name, each in lessons.items()
     )
-    asked.out.write_text(written(learn(list(lessons.values()), provenance)))
+    asked.out.write_text(written(learn(lessons, provenance)))
 
 
 if __name__ == "__main__":
