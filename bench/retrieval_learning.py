@@ -14,8 +14,8 @@ manuals    1,000 manual pages of this machine
 functions  the even half of the standard library's modules (by hash), and identifiers of them; the
            odd half is what `retrieval_quality.py` asks
 
-The ranker has new_wiki and manuals twice, the second time with vectors of hashed words. No SQuAD article, no
-test claim, no abstract that is graded for one and no module of the odd half is among them.
+The ranker has new_wiki and manuals twice, the second time with vectors of hashed words. No SQuAD
+article, no test claim, no abstract that is graded for one, no module of the odd half is among them.
 
 The weigher and then the ranker minimise the cross entropy of the right passages among a
 question's candidates; each set counts the same. PyTorch, a few minutes on one core; a fixed seed.
