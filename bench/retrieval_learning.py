@@ -10,12 +10,16 @@ pubmedqa   1,000 expert questions and their abstracts (github.com/pubmedqa/pubme
 scitrain   537 training claims of SciFact, over the 4,900 abstracts that no test claim is graded on
 packages   1,500 docstrings and functions of numpy, scipy, networkx, SQLAlchemy, aiohttp, rich,
            Jinja2, Alembic, Starlette and click as installed, and identifiers of them
-manuals    1,000 manual pages of this machine
+manuals    1,000 manual pages of the machine it was run on: what NAME says, without the name →
+           DESCRIPTION; no script here cuts them
 functions  the even half of the standard library's modules (by hash), and identifiers of them; the
            odd half is what `retrieval_quality.py` asks
 
 The ranker has new_wiki and manuals twice, the second time with vectors of hashed words. No SQuAD
 article, no test claim, no abstract that is graded for one, no module of the odd half is among them.
+
+All but scitrain must lie in CACHE as `retrieval_sets.write` leaves a set: new_wiki, pubmedqa,
+pkcode and pkident (packages), man, pycode and ident (the whole standard library).
 
 The weigher and then the ranker minimise the cross entropy of the right passages among a
 question's candidates; each set counts the same. PyTorch, a few minutes on one core; a fixed seed.

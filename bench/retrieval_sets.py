@@ -1,12 +1,11 @@
 """Questions with known answers, from public data and from this machine, and their vectors.
 
 A set is texts, and questions of which each has its graded texts and a cluster: what it shares with
-others (an article, a file). Three are made here:
+others (an article, a file). Two are made here:
 
 functions    the first sentence of a docstring → the function's code without its docstring, from
              the standard library: meaning leads, few words are common
 identifiers  an identifier that one or two of those functions use, as one would type it → they
-manuals      what a manual's NAME section says the thing is for, its name left out → its DESCRIPTION
 
 Vectors are made by our own engine from MiniLM and kept in a cache directory as .npy.
 """
