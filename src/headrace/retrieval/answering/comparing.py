@@ -523,26 +523,32 @@ class Comparison:
         if only_here > alike or ours > theirs:
             return "the claim denies what the source says"
         short = self._asked or self._echoed
-        if not short and ours < self._denials_of_it(there):
+        if not short and any(not self._denies(stem, here) for stem in self._denials_of_it(there)):
             return "the source denies what the claim says"
         return ""
 
-    def _denials_of_it(self, there: dict[int, bool]) -> int:
-        """How many denials of the window the claim has the words around of, and not them."""
+    def _denies(self, stem: str, here: dict[int, bool]) -> bool:
+        """Whether the claim denies a word, too."""
+        places = [at for own, found in self._mine.places.items() if same(own, stem) for at in found]
+        return any(here.get(at) for at in places)
+
+    def _denials_of_it(self, there: dict[int, bool]) -> set[str]:
+        """Words that the window denies, and that the claim has with the words around them."""
         row, found = self._source.row, set[str]()
         for at in there:
             item = row[at]
             if not (isinstance(item, Word) and is_negation(item.lower)):
                 continue
             before = (row[place] for place in range(at - 1, max(-1, at - 4), -1))
-            behind = (row[place] for place in range(at + 1, at + 1 + _SCOPE) if there.get(place))
+            behind = [row[place] for place in range(at + 1, at + 1 + _SCOPE) if there.get(place)]
             left = next((w for w in before if isinstance(w, Word) and w.lower not in _DO), None)
-            right = next((w for w in behind if isinstance(w, Word) and w.content), None)
+            denied = [w for w in behind if isinstance(w, Word) and (w.content or w is behind[0])]
+            right = denied[0] if denied else None
             if right is not None:
                 around = left is not None and self._goes(left.stem, right.stem)
-                if around or self._only_denied(right.stem, there):
+                if around or (right.content and self._only_denied(right.stem, there)):
                     found.add(right.stem)
-        return len(found)
+        return found
 
     def _only_denied(self, stem: str, there: dict[int, bool]) -> bool:
         """Whether a word of a claim that is all there is nowhere there undenied."""
@@ -601,8 +607,10 @@ def _has_date(item: Item, reading: Reading) -> list[int]:
     ]
     if whole or not (item.year and item.month):
         return whole
-    years = [at for at in reading.moments if _part(reading.row[at], "year") == item.year]
-    months = [at for at in reading.moments if _part(reading.row[at], "month") == item.month]
+    # Said apart: a year without a month, and a month without a year.
+    bare = [(at, reading.row[at]) for at in reading.moments]
+    years = [at for at, m in bare if _part(m, "year") == item.year and not _part(m, "month")]
+    months = [at for at, m in bare if _part(m, "month") == item.month and not _part(m, "year")]
     days = [at for at in months if _part(reading.row[at], "day") in (0, item.day) or not item.day]
     return [at for at in days if any(abs(at - other) <= 12 for other in years)]
 

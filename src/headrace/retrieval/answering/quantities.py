@@ -152,6 +152,8 @@ _LOOSE = re.compile(
     r"in excess of)\s*$",
     re.IGNORECASE,
 )
+_OFF = 0.6
+"""Steps of its last digit that a rounded number may be away: a half, or a little more."""
 _ABOVE = ("over", "more than", "at least", "just over", "in excess of")
 _BELOW = ("under", "less than", "fewer than", "nearly", "almost", "just under", "up to")
 
@@ -174,6 +176,8 @@ class Quantity:
     rounded: bool = False
     """Written so that it may stand for a finer one: 3.1 million, 12,000."""
     spelled: bool = False
+    step: float = 1.0
+    """Of its last digit that says something: 0.1 of 2.5, 100,000 of 3.1 million, 1,000 of 12,000."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -242,8 +246,7 @@ def equal(claimed: Quantity, found: Quantity) -> bool:
         return False
     if claimed.unit == found.unit and claimed.factor != found.factor:
         one, other = one * claimed.factor, other * found.factor
-        share = 0.04 if _digits_said(claimed.value) <= 2 else 0.01
-        return abs(one - other) <= share * max(abs(one), abs(other))
+        return abs(one - other) <= _OFF * claimed.step * claimed.factor
     if _close(one, other):
         return True
     if {claimed.unit, found.unit} == {"percent", "fraction"}:
@@ -278,7 +281,17 @@ def _rounds(claimed: Quantity, found: Quantity) -> bool:
         return one <= other <= 1.25 * one
     if claimed.loose in _BELOW:
         return 0.85 * one <= other <= one
-    return abs(one - other) <= (0.1 if claimed.loose else 0.05) * abs(other)
+    if claimed.loose:
+        return abs(one - other) <= 0.1 * abs(other)
+    return abs(one - other) <= _OFF * claimed.step
+
+
+def _step(digits: str, scale: float) -> float:
+    plain = digits.replace(",", "")
+    if "." in plain:
+        return scale * 10.0 ** -len(plain.partition(".")[2])
+    zeros = len(plain) - len(plain.rstrip("0"))
+    return scale * (10.0**zeros if scale == 1.0 and len(plain) > 3 else 1.0)
 
 
 def _digits_said(value: float) -> int:
@@ -351,6 +364,7 @@ def _digits(text: str, match: "re.Match[str]") -> Quantity:
         factor=factor,
         loose=_loose(text, match.start()),
         rounded=rounded or "." in digits,
+        step=_step(digits, _SCALES.get(scale, 1.0)),
     )
 
 

@@ -14,6 +14,7 @@ _WORD = re.compile(
 )
 _POSSESSIVE = re.compile(r"['’]s?$")
 STOP_WORDS = frozenset(lexicon.STOP.split())
+_MAY_BE_NAMES = frozenset({"article", "text", "source", "passage", "author", "states"})
 _PREFIXES = ("un", "in", "im", "non", "dis", "il", "ir")
 NEGATIONS = frozenset(
     {
@@ -43,6 +44,8 @@ class Word:
     def content(self) -> bool:
         if self.text.isupper() and len(self.text) > 1:
             return True  # US, IT
+        if self.capital and not self.first and len(self.text) > 3 and self.lower in _MAY_BE_NAMES:
+            return True
         return self.lower not in STOP_WORDS and not is_negation(self.lower)
 
 
