@@ -177,7 +177,7 @@ class Quantity:
     """Written so that it may stand for a finer one: 3.1 million, 12,000."""
     spelled: bool = False
     step: float = 1.0
-    """Of its last digit that says something: 0.1 of 2.5, 100,000 of 3.1 million, 1,000 of 12,000."""
+    """Of its last digit that says something: .1 of 2.5, 100,000 of 3.1 million, 1,000 of 12,000."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
