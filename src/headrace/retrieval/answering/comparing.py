@@ -26,6 +26,9 @@ _POINTING = frozenset(
     }
 )
 """Words that may mean what an earlier sentence names."""
+_ALONE = frozenset({"he", "she", "it", "they", "him", "her", "them", "latter", "former"})
+_OWNING = frozenset({"his", "her", "its", "their"})
+_LEADING = frozenset({"he", "she", "it", "they", "his", "her", "its", "their"})
 _BACK = 2
 """Sentences back that they reach."""
 _ALL_OF_IT = 0.7
@@ -372,14 +375,26 @@ class Comparison:
             return ""
         ends = [at for at in source.places.get(after.stem, ()) if begin < at <= begin + 3]
         instead: Sequence[Item] = source.row[begin : ends[0]] if ends else ()
-        words = [item.lower for item in instead if isinstance(item, Word)]
-        if not words or any(word in _POINTING or word == "the" for word in words):
+        words = [item for item in instead if isinstance(item, Word)]
+        if not words or self._means(name, words):
             return ""
         named = any(begin <= other.last < begin + len(instead) for other in source.names)
-        if not self._certain(name) and not named:
+        if not self._certain(name) and not named and any(word.content for word in words):
             return ""  # one word for another
         others = " ".join(item.text for item in instead)
         return f"in place of {name.text!r} the source has {others!r}"
+
+    def _means(self, name: Name, words: Sequence[Word]) -> bool:
+        """Whether these words before the same can mean a name: `they`, `the city`, but of `their`
+        and `these` only with what belongs to them."""
+        if any(word.lower == "the" for word in words):
+            return True
+        pointing = [word.lower for word in words if word.lower in _POINTING]
+        if pointing and len(words) == 1:
+            last = name.words[-1]
+            owns = last.end - last.start > len(last.text)  # 's
+            return pointing[0] in _ALONE or (pointing[0] in _OWNING and owns)
+        return bool(pointing)
 
     def _start(self, slot: Slot) -> int:
         return self._mine.row[slot.first].start
@@ -412,10 +427,10 @@ class Comparison:
         )
 
     def _pointed_at(self, slot: Slot) -> bool:
-        """Whether the window may mean a name of the sentences before it, by a word that the claim
-        has the name for."""
-        first = self.window.first
-        before = any(0 < first - self._sentence[place] <= _BACK for place in slot.places)
+        """Whether the window may mean a name of the sentence before it, by a word that the claim
+        has the name for; a sentence that begins with such a word means the first name there."""
+        if slot.kind != "name" or not slot.places:
+            return False
         row = self._source.row
         said = [item.lower for item in self._mine.row if isinstance(item, Word)]
         pointing = [
@@ -423,13 +438,32 @@ class Comparison:
             for place in sorted(self._inside)
             if isinstance(item := row[place], Word) and item.lower in _POINTING
         ]
-        unresolved = [word for word in pointing if pointing.count(word) > said.count(word)]
-        return slot.kind == "name" and before and bool(unresolved)
+        if not any(pointing.count(word) > said.count(word) for word in pointing):
+            return False
+        before = self._named_before()
+        opening = row[min(self._inside)]
+        leads = isinstance(opening, Word) and opening.lower in _LEADING
+        meant = before[:1] if leads else before
+        return any(name.first <= place <= name.last for name in meant for place in slot.places)
+
+    def _named_before(self) -> list[Name]:
+        """Names of the nearest sentence before the window that has any, two back at most."""
+        for back in range(1, _BACK + 1):
+            sentence = self.window.first - back
+            found = [
+                name
+                for name in self._source.names
+                if self._certain(name) and self._sentence[name.last] == sentence
+            ]
+            if found:
+                return found
+        return []
 
     def _rivals(self, slot: Slot) -> list[tuple[str, int, int]]:
         """What of the same kind the window has and the claim does not."""
         source, inside = self._source, self._inside
-        words = [item for item in self._mine.row if isinstance(item, Word)]
+        row = self._mine.row
+        words = [item for item in row if isinstance(item, Word) and item.capital]
         if slot.kind == "name":
             return [
                 (name.text, name.first, name.last)
