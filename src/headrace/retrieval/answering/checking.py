@@ -14,7 +14,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
-from headrace.retrieval.answering.comparing import Bars, Comparison, Finding, weight
+from headrace.retrieval.answering.bars import Bars, Finding
+from headrace.retrieval.answering.comparing import Comparison
+from headrace.retrieval.answering.locating import weight
 from headrace.retrieval.answering.naming import names_in
 from headrace.retrieval.answering.reading import Reading, read
 from headrace.retrieval.answering.words import Word

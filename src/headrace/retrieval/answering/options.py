@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
-from headrace.retrieval.answering.comparing import Bars
+from headrace.retrieval.answering.bars import Bars
 from headrace.retrieval.answering.styles import StyleName
 from headrace.retrieval.answering.verifying import Judge
 from headrace.retrieval.packing.sources import PackOptions

@@ -8,150 +8,23 @@ what is meant, never the spelling.
 import re
 from dataclasses import dataclass, field
 
-_SMALL = """
-    zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen
-    sixteen seventeen eighteen nineteen
-"""
-_TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
-_ORDINAL = """
-    zeroth first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth
-    thirteenth fourteenth fifteenth sixteenth seventeenth eighteenth nineteenth
-"""
-_CARDINALS = {word: float(at) for at, word in enumerate(_SMALL.split())} | {
-    word: 20.0 + 10 * at for at, word in enumerate(_TENS.split())
-}
-_ORDINALS = {word: float(at) for at, word in enumerate(_ORDINAL.split())} | {
-    "twentieth": 20.0,
-    "thirtieth": 30.0,
-    "fortieth": 40.0,
-    "fiftieth": 50.0,
-}
-_SCALES = {
-    "hundred": 1e2,
-    "hundreds": 1e2,
-    "thousand": 1e3,
-    "thousands": 1e3,
-    "k": 1e3,
-    "million": 1e6,
-    "millions": 1e6,
-    "mn": 1e6,
-    "m": 1e6,
-    "billion": 1e9,
-    "billions": 1e9,
-    "bn": 1e9,
-    "trillion": 1e12,
-    "dozen": 12.0,
-}
-_FRACTIONS = {"half": 0.5, "third": 1 / 3, "thirds": 1 / 3, "quarter": 0.25, "quarters": 0.25}
-_MONTHS = {
-    name: at
-    for at, names in enumerate(
-        (
-            ("january", "jan"),
-            ("february", "feb"),
-            ("march", "mar"),
-            ("april", "apr"),
-            ("may",),
-            ("june", "jun"),
-            ("july", "jul"),
-            ("august", "aug"),
-            ("september", "sep", "sept"),
-            ("october", "oct"),
-            ("november", "nov"),
-            ("december", "dec"),
-        ),
-        start=1,
-    )
-    for name in names
-}
-_UNITS = {
-    "%": ("percent", 1.0),
-    "percent": ("percent", 1.0),
-    "per cent": ("percent", 1.0),
-    "percentage": ("percent", 1.0),
-    "km": ("length", 1000.0),
-    "kilometre": ("length", 1000.0),
-    "kilometer": ("length", 1000.0),
-    "metre": ("length", 1.0),
-    "meter": ("length", 1.0),
-    "m": ("length", 1.0),
-    "cm": ("length", 0.01),
-    "centimetre": ("length", 0.01),
-    "centimeter": ("length", 0.01),
-    "mm": ("length", 0.001),
-    "mile": ("length", 1609.344),
-    "mi": ("length", 1609.344),
-    "foot": ("length", 0.3048),
-    "feet": ("length", 0.3048),
-    "ft": ("length", 0.3048),
-    "inch": ("length", 0.0254),
-    "inches": ("length", 0.0254),
-    "kg": ("mass", 1.0),
-    "kilogram": ("mass", 1.0),
-    "gram": ("mass", 0.001),
-    "g": ("mass", 0.001),
-    "tonne": ("mass", 1000.0),
-    "pound": ("mass", 0.45359237),
-    "lb": ("mass", 0.45359237),
-    "second": ("time", 1.0),
-    "minute": ("time", 60.0),
-    "min": ("time", 60.0),
-    "hour": ("time", 3600.0),
-    "day": ("time", 86400.0),
-    "week": ("time", 604800.0),
-    "month": ("months", 1.0),
-    "year": ("months", 12.0),
-    "decade": ("months", 120.0),
-}
-_MONTH = "|".join(sorted(_MONTHS, key=len, reverse=True))
-_DIGITS = r"\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?"
-_DATE = re.compile(
-    rf"""\b(?:
-      (?P<d1>\d{{1,2}})(?:st|nd|rd|th)?\s+(?:of\s+)?(?P<m1>{_MONTH})\b\.?,?(?:\s+(?P<y1>\d{{4}})\b)?
-    | (?P<m2>{_MONTH})\b\.?\s+(?P<d2>\d{{1,2}})(?:st|nd|rd|th)?\b(?!\s*[:%]),?
-      (?:\s+(?P<y2>\d{{4}})\b)?
-    | (?P<m3>{_MONTH})\b\.?,?\s+(?:of\s+)?(?P<y3>\d{{4}})\b
-    | (?P<y4>\d{{4}})-(?P<m4>\d{{2}})-(?P<d4>\d{{2}})\b
-    | (?P<decade>\d{{3}}0)(?:['’]?s)\b
-    | (?P<century>\d{{1,2}})(?:st|nd|rd|th)[\s-]+centur(?:y|ies)\b
-    | (?P<m5>january|february|april|june|july|august|september|october|november|december)\b
-    )""",
-    re.IGNORECASE | re.VERBOSE,
+from headrace.retrieval.answering.amount_words import (
+    CARDINALS,
+    DATE,
+    FRACTION,
+    FRACTIONS,
+    LOOSE,
+    MARCH_OR_MAY,
+    MONTHS,
+    NUMBER,
+    ORDINALS,
+    SCALES,
+    SPELLED,
+    UNIT,
+    UNITS,
+    WORD_CENTURY,
 )
-_MARCH_OR_MAY = re.compile(
-    r"\b(?:in|of|by|since|until|from|to|late|early|mid)[\s-](?P<m>March|May)\b"
-)
-_WORD_CENTURY = re.compile(
-    rf"\b(?P<n>(?:twenty-)?(?:{'|'.join(_ORDINALS)}))[\s-]+centur(?:y|ies)\b", re.IGNORECASE
-)
-_NUMBER = re.compile(
-    rf"(?P<sign>(?<![\w.)])[-−](?=\d))?(?P<money>(?:US|A|C)?[$€£¥]\s?)?(?<![\w.,])(?P<digits>{_DIGITS})"
-    r"(?P<ordinal>(?:st|nd|rd|th)\b)?"
-    r"(?:[\s-]?(?P<scale>hundreds?|thousands?|millions?|billions?|trillion|bn|mn|k|m|dozen)\b)?",
-    re.IGNORECASE,
-)
-_COUNTS = "|".join(
-    sorted(
-        {*_CARDINALS, "hundred", "thousand", "million", "billion", "dozen"}, key=len, reverse=True
-    )
-)
-_PLACES = "|".join(sorted(_ORDINALS, key=len, reverse=True))
-_AND = r"(?<=hundred)\s+and\s+|(?<=thousand)\s+and\s+|(?<=million)\s+and\s+|[\s-]+"
-_SPELLED = re.compile(
-    rf"\b(?:(?:{_COUNTS})s?(?:(?:{_AND})(?:{_COUNTS})s?)*(?:[\s-]+(?:{_PLACES}))?"
-    rf"|(?:{_PLACES}))\b(?P<parts>[\s-]+(?:thirds?|quarters?|halves)\b)?",
-    re.IGNORECASE,
-)
-_FRACTION = re.compile(
-    r"\b(?:(?:one|a|two|three)[\s-]+)?(?P<word>half|thirds?|quarters?)\b", re.IGNORECASE
-)
-_UNIT = re.compile(r"[\s-]{0,2}(?P<unit>%|per\s?cent(?:age)?|[a-zA-Z]+)")
-_LOOSE = re.compile(
-    r"(?P<word>about|around|approximately|roughly|nearly|almost|circa|ca\.|~|some|over|more than|"
-    r"at least|up to|under|less than|fewer than|close to|just over|just under|an estimated|"
-    r"in excess of)\s*$",
-    re.IGNORECASE,
-)
+
 _OFF = 0.6
 """Steps of its last digit that a rounded number may be away: a half, or a little more."""
 _ABOVE = ("over", "more than", "at least", "just over", "in excess of")
@@ -214,7 +87,7 @@ def stated(text: str) -> Stated:
     moments = _moments(text)
     taken = [(item.start, item.end) for item in moments]
     numbers: list[Quantity] = []
-    for found in _NUMBER.finditer(text):
+    for found in NUMBER.finditer(text):
         if _overlaps(found.span("digits"), taken):
             continue
         item = _digits(text, found)
@@ -224,7 +97,7 @@ def stated(text: str) -> Stated:
         else:
             numbers.append(item)
         taken.append((item.start, item.end))
-    for found in (*_FRACTION.finditer(text), *_SPELLED.finditer(text)):
+    for found in (*FRACTION.finditer(text), *SPELLED.finditer(text)):
         if not _overlaps(found.span(), taken):
             item = _spelled(text, found)
             if item is not None:
@@ -301,7 +174,7 @@ def _digits_said(value: float) -> int:
 
 def _moments(text: str) -> list[Moment]:
     found: list[Moment] = []
-    for match in _DATE.finditer(text):
+    for match in DATE.finditer(text):
         parts = match.groupdict()
         month = next((parts[f"m{n}"] for n in range(1, 6) if parts[f"m{n}"]), None)
         day = next((parts[f"d{n}"] for n in (1, 2, 4) if parts[f"d{n}"]), None)
@@ -314,22 +187,22 @@ def _moments(text: str) -> list[Moment]:
                 end=match.end(),
                 text=match[0],
                 year=int(year or 0),
-                month=(int(month) if month.isdigit() else _MONTHS[month.lower()]) if month else 0,
+                month=(int(month) if month.isdigit() else MONTHS[month.lower()]) if month else 0,
                 day=int(day) or 32 if day else 0,  # no day is the 0th
                 decade=int(parts["decade"] or 0),
                 century=int(parts["century"] or 0),
             )
         )
     taken = [(item.start, item.end) for item in found]
-    for match in _MARCH_OR_MAY.finditer(text):
+    for match in MARCH_OR_MAY.finditer(text):
         if not _overlaps(match.span("m"), taken):
             start, end = match.span("m")
             found.append(
-                Moment(start=start, end=end, text=match["m"], month=_MONTHS[match["m"].lower()])
+                Moment(start=start, end=end, text=match["m"], month=MONTHS[match["m"].lower()])
             )
-    for match in _WORD_CENTURY.finditer(text):
+    for match in WORD_CENTURY.finditer(text):
         number = match["n"].lower()
-        value = _ORDINALS[number.removeprefix("twenty-")] + (
+        value = ORDINALS[number.removeprefix("twenty-")] + (
             20 if number.startswith("twenty-") else 0
         )
         found.append(
@@ -345,7 +218,7 @@ def _digits(text: str, match: "re.Match[str]") -> Quantity:
     end = match.end()
     if scale in ("k", "m") and text[match.end("digits")].isspace():
         scale, end = "", match.end("digits")  # 5 m are metres
-    value *= _SCALES.get(scale, 1.0)
+    value *= SCALES.get(scale, 1.0)
     if match["sign"]:
         value = -value
     unit, factor = ("money", 1.0) if match["money"] else ("", 1.0)
@@ -364,7 +237,7 @@ def _digits(text: str, match: "re.Match[str]") -> Quantity:
         factor=factor,
         loose=_loose(text, match.start()),
         rounded=rounded or "." in digits,
-        step=_step(digits, _SCALES.get(scale, 1.0)),
+        step=_step(digits, SCALES.get(scale, 1.0)),
     )
 
 
@@ -377,7 +250,7 @@ def _as_year(text: str, item: Quantity, match: "re.Match[str]") -> Moment | None
         or item.loose in ("over", "more than")
     ):
         return None
-    after = _UNIT.match(text, item.end)
+    after = UNIT.match(text, item.end)
     before = text[max(0, item.start - 14) : item.start].lower()
     named = re.search(
         r"\b(?:in|since|until|by|of|from|to|year|before|after|and|between|circa|late|early|mid)[\s-]*$|[-–(]$",
@@ -432,17 +305,17 @@ def _spelled(text: str, match: "re.Match[str]") -> Quantity | None:
         times = {"two": 2.0, "three": 3.0}.get(said[0], 1.0)
         if word in ("third", "thirds") and said[0] not in ("one", "a", "two"):
             return None
-        value, unit, factor = times * _FRACTIONS[word], "fraction", 1.0
+        value, unit, factor = times * FRACTIONS[word], "fraction", 1.0
     elif groups.get("parts"):
-        value = _sum(said[:-1]) * _FRACTIONS.get(said[-1], 0.5)
+        value = _sum(said[:-1]) * FRACTIONS.get(said[-1], 0.5)
         unit, factor = "fraction", 1.0
     else:
         last = said[-1].removesuffix("s")
         lone = said in (["one"], ["first"], ["second"], ["zero"])
-        if lone or (said[-1] == "one" and said[0] in _ORDINALS):
+        if lone or (said[-1] == "one" and said[0] in ORDINALS):
             return None  # a pronoun, an adverb, a unit of time
         value = _sum(said)
-        if last in _ORDINALS:
+        if last in ORDINALS:
             unit, factor = "ordinal", 1.0
     return Quantity(
         start=match.start(),
@@ -460,30 +333,30 @@ def _spelled(text: str, match: "re.Match[str]") -> Quantity | None:
 def _sum(said: list[str]) -> float:
     total, current = 0.0, 0.0
     for word in said:
-        plain = word if word in _CARDINALS or word in _ORDINALS else word.removesuffix("s")
-        if plain in _CARDINALS:
-            current += _CARDINALS[plain]
-        elif plain in _ORDINALS:
-            current += _ORDINALS[plain]
-        elif plain in _SCALES:
-            scaled = (current or 1.0) * _SCALES[plain]
+        plain = word if word in CARDINALS or word in ORDINALS else word.removesuffix("s")
+        if plain in CARDINALS:
+            current += CARDINALS[plain]
+        elif plain in ORDINALS:
+            current += ORDINALS[plain]
+        elif plain in SCALES:
+            scaled = (current or 1.0) * SCALES[plain]
             current = scaled if plain in ("hundred", "dozen") else 0.0
             total += 0.0 if plain in ("hundred", "dozen") else scaled
     return total + current
 
 
 def _unit(text: str, end: int) -> tuple[str, float]:
-    found = _UNIT.match(text, end)
+    found = UNIT.match(text, end)
     if found is None:
         return "", 1.0
     word = " ".join(found["unit"].lower().split())
     if word in ("dollar", "dollars", "euro", "euros", "cents", "yen"):
         return "money", 1.0
-    return _UNITS.get(word) or _UNITS.get(word.removesuffix("s")) or ("", 1.0)
+    return UNITS.get(word) or UNITS.get(word.removesuffix("s")) or ("", 1.0)
 
 
 def _loose(text: str, start: int) -> str:
-    found = _LOOSE.search(text[max(0, start - 20) : start].rstrip("$€£ "))
+    found = LOOSE.search(text[max(0, start - 20) : start].rstrip("$€£ "))
     return found["word"].lower() if found else ""
 
 

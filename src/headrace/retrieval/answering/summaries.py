@@ -12,8 +12,8 @@ from typing import TypeVar
 
 from headrace.errors import InvalidParameter
 from headrace.retrieval.answering.asking import asked
+from headrace.retrieval.answering.bars import Bars
 from headrace.retrieval.answering.claims import ClaimReader
-from headrace.retrieval.answering.comparing import Bars
 from headrace.retrieval.answering.verifying import Verifier
 from headrace.retrieval.packing.sources import Source
 from headrace.retrieval.sentences import sentence_spans

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from headrace.retrieval.answering.bars import Bars, Finding
 from headrace.retrieval.answering.checking import Checker, Claim, names_of, stems_of
-from headrace.retrieval.answering.comparing import Bars, Finding
 from headrace.retrieval.answering.marks import Reference
 from headrace.retrieval.packing.sources import Source
 from headrace.types import CitationVerdict
