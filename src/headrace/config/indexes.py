@@ -77,6 +77,8 @@ class ContextSettings:
     """Empty = as the index says."""
     style: str = ""
     """How the model is asked: general, quote, slots; empty = quote for sprout, else general."""
+    abstain_below: float = 0.0
+    """Relevance of what was found, 0 to 1, below which no model is asked; 0 = one always is."""
     rewrite: bool = False
     """Ask the model first for the question as it stands alone, where there are turns before."""
     escalate: str = ""

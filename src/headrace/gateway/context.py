@@ -160,6 +160,10 @@ def _grounding(
         raise ConfigError(
             f"routes.{route}.context.style = {context.style!r} is not one of {', '.join(STYLES)}"
         )
+    if not 0.0 <= context.abstain_below <= 1.0:
+        raise ConfigError(
+            f"routes.{route}.context.abstain_below = {context.abstain_below} is not from 0 to 1"
+        )
     for field in ("k", "budget_tokens"):
         if getattr(context, field) < 0:
             raise ConfigError(
@@ -172,6 +176,7 @@ def _grounding(
         policy=CitationPolicy(context.policy) if context.policy else None,
         style=context.style,
         rewrite=context.rewrite,
+        abstain_below=context.abstain_below,
         escalate=None if larger is None else larger.chat,
         context_tokens=served.card.context_tokens,
         counter=counter_of(served),

@@ -190,6 +190,8 @@ class Grounding:
     """How the model is asked: quote, general or slots; empty = as it is known to want."""
     escalate: Backend | None = None
     """Who is asked where an answer fails and the policy is escalate."""
+    abstain_below: float = 0.0
+    """Relevance of what was found, 0 to 1, below which no model is asked; 0 = one always is."""
     rewrite: bool = False
     """Ask the model first for the question as it stands alone, where there are turns before."""
     context_tokens: int = 0

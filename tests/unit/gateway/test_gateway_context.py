@@ -101,6 +101,7 @@ async def test_a_kept_answer_is_of_one_state_of_the_index_and_one_reader(tmp_pat
         (ContextSettings(k=3), "routes.m.context has no effect without `index`"),
         (ContextSettings(index="n", policy="x"), "routes.m.context.policy = 'x'"),
         (ContextSettings(index="n", k=-1), "routes.m.context.k = -1 is negative"),
+        (ContextSettings(index="n", abstain_below=2.0), "abstain_below = 2.0 is not from 0 to 1"),
         (ContextSettings(index="n", style="x"), "routes.m.context.style = 'x'"),
         (ContextSettings(index="n", escalate="m"), "escalate has no effect without policy"),
         (ContextSettings(index="n", policy="escalate"), "escalate = '' is no other model"),

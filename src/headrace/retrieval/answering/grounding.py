@@ -50,6 +50,7 @@ class Grounds:
                 style=_style(how.style),
                 styles={} if how.style else self._styles,
                 rewrite=Rewriter(backend) if how.rewrite else None,
+                abstain_below=how.abstain_below or None,
                 policy=how.policy or spec.policy,
                 escalate=how.escalate,
                 context_tokens=how.context_tokens,
