@@ -1,5 +1,6 @@
 """All text of somebody deleted at once, on the control plane."""
 
+import contextlib
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -7,6 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from headrace.errors import InvalidParameter, NotFound
 from headrace.gateway.admin.call import Call
 from headrace.gateway.admin.traces import which_of, within
+from headrace.store import identity
 from headrace.store.identity import RoleName
 
 FILTERS = ("id", "org", "team", "key", "end_user", "since_s", "until_s")
@@ -34,11 +36,16 @@ async def delete_texts(call: Call) -> Any:
             for name in FILTERS
             if (value := getattr(which, name)) is not None
         }
+        # A team's organization must find it in its log, whoever named only the team.
+        org = which.org or ""
+        if which.team and not org:
+            with contextlib.suppress(NotFound):  # texts may outlive their team
+                org = await identity.org_of(connection, which.team)
         await call.audit(
             connection,
             "texts.delete",
-            which.team or which.org or "all",
-            org=which.org or "",
+            which.team or org or "all",
+            org=org,
             team=which.team or "",
             detail={**shown, **erased._asdict()},
         )
