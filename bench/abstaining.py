@@ -10,8 +10,6 @@ that the index does not hold.
 import argparse
 import asyncio
 import json
-import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.app import MINILM, open_embedder
+from headrace.bench.results import write_result
 from headrace.config import EmbeddingSettings, Settings
 from headrace.data.grounded import Passage
 from headrace.data.sources import id_hash
@@ -110,15 +109,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     made = asyncio.run(run(given.data, given.each, given.at_most))
-    made |= {
-        "commit": subprocess.run(
-            ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-        ).stdout.strip(),
-        "date": time.strftime("%Y-%m-%d"),
-    }
     print(json.dumps(made, indent=2))
     if given.out is not None:
-        given.out.write_text(json.dumps(made, indent=2) + "\n")
+        asked = {"each": given.each, "at_most": given.at_most}
+        write_result(given.out, what="abstaining", arguments=asked, result=made)
 
 
 if __name__ == "__main__":

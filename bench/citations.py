@@ -9,8 +9,6 @@ the others' (`--split test`). Cases are `tests/citation_cases.py`.
 import argparse
 import asyncio
 import json
-import platform
-import subprocess
 import sys
 import time
 from collections import Counter
@@ -20,6 +18,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from citation_cases import Case, cases
+from headrace.bench.results import write_result
 from headrace.data.grounded import Passage
 from headrace.data.squad import passages
 from headrace.retrieval.answering.marks import Reference
@@ -83,15 +82,11 @@ def main() -> None:
         "articles": len({passage.article for passage in texts}),
         "seed": given.seed,
         "ms_a_claim": 1000 * (time.perf_counter() - began) / len(found),
-        "python": platform.python_version(),
-        "commit": subprocess.run(
-            ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-        ).stdout.strip(),
-        "date": time.strftime("%Y-%m-%d"),
     }
     print(json.dumps(result, indent=2))
     if given.out is not None:
-        given.out.write_text(json.dumps(result, indent=2) + "\n")
+        asked = {name: value for name, value in vars(given).items() if name not in ("data", "out")}
+        write_result(given.out, what="planted citations", arguments=asked, result=result)
 
 
 if __name__ == "__main__":

@@ -13,13 +13,13 @@ import asyncio
 import json
 import re
 import string
-import subprocess
 import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from headrace.app import bundled_model
+from headrace.bench.results import write_result
 from headrace.config import EngineSettings, Settings
 from headrace.data.grounded import Question, from_passages
 from headrace.data.sources import id_hash
@@ -183,14 +183,11 @@ def main() -> None:
         "citation_support": sum(row["supported"] for row in rows) / cited if cited else None,
         "answers_that_cite": sum(row["citations"] > 0 for row in rows) / len(rows),
         "seconds": time.perf_counter() - began,
-        "commit": subprocess.run(
-            ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-        ).stdout.strip(),
-        "date": time.strftime("%Y-%m-%d"),
     }
     print(json.dumps(result, indent=2))
     if given.out is not None:
-        given.out.write_text(json.dumps(result, indent=2) + "\n")
+        asked = {name: value for name, value in vars(given).items() if name not in ("data", "out")}
+        write_result(given.out, what="answers from sources", arguments=asked, result=result)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from headrace.gateway.calls import find_embedder
 from headrace.gateway.flight import Flight, Settled
 from headrace.gateway.index_rights import index_owner
 from headrace.gateway.need import Need
+from headrace.gateway.prices import Prices
 from headrace.gateway.services import ServedEmbedder, Services
 from headrace.types import (
     Caller,
@@ -97,21 +98,9 @@ class Held:
         ledger, book, flight = self._services.ledger, self._services.prices, self._flight
         if ledger is None or book is None:
             return lambda _usage, _finish: None
-        assert flight.caller is not None
         flight.parts += 1
-        hold = await ledger.hold(
-            Need(
-                id=f"{flight.id}-{flight.parts}",
-                caller=flight.caller,
-                model=self.card.name,
-                route=flight.route,
-                input_tokens=sum(await self.count(request)),
-                output_tokens=0,
-                least_output=0,
-                tariff=await book.tariff((self._served.target,)),
-            )
-        )
-        return settlement(ledger, hold, request.trail)
+        need = await _need(flight, request, self._served, book, id=f"{flight.id}-{flight.parts}")
+        return settlement(ledger, await ledger.hold(need), request.trail)
 
 
 class Asked:
@@ -135,21 +124,25 @@ class Asked:
         ledger, book, flight = self._services.ledger, self._services.prices, self._flight
         flight.model = self.card.name
         if flight.settle is None and ledger is not None and book is not None:
-            assert flight.caller is not None
-            hold = await ledger.hold(
-                Need(
-                    id=flight.id,
-                    caller=flight.caller,
-                    model=flight.model,
-                    route=flight.route,
-                    input_tokens=sum(await self.count(request)),
-                    output_tokens=0,
-                    least_output=0,
-                    tariff=await book.tariff((self._served.target,)),
-                )
-            )
-            flight.settle = settlement(ledger, hold, flight.trail)
+            need = await _need(flight, request, self._served, book, id=flight.id)
+            flight.settle = settlement(ledger, await ledger.hold(need), flight.trail)
         return await self._served.embedder.embed(request)
+
+
+async def _need(
+    flight: Flight, request: EmbedRequest, served: ServedEmbedder, book: Prices, *, id: str
+) -> Need:
+    assert flight.caller is not None
+    return Need(
+        id=id,
+        caller=flight.caller,
+        model=served.embedder.card.name,
+        route=flight.route,
+        input_tokens=sum(await served.embedder.count(request)),
+        output_tokens=0,
+        least_output=0,
+        tariff=await book.tariff((served.target,)),
+    )
 
 
 def question_tokens(query: str) -> int:
