@@ -21,6 +21,7 @@ from headrace.types import (
     Event,
     ModelCard,
     SamplingParams,
+    TokenCounter,
     TokenEvent,
 )
 
@@ -114,6 +115,8 @@ class Opened:
     card: ModelCard
     chat: Backend
     completions: CompletionBackend
+    counter: TokenCounter | None = None
+    """Counts a conversation as the model reads it; None = only its server can."""
 
     def stream(self, request: ChatRequest) -> AsyncIterator[Event]:
         """As `Backend.stream`."""
@@ -145,10 +148,11 @@ async def open_backend(
         return
     path = model_path(settings)
     from headrace.engine.client import EngineClient
+    from headrace.gateway.index_answers import Rendered
 
     async with EngineClient(path, settings) as client:
         chat = local_chat(client, path, settings)
-        yield Opened(card=chat.card, chat=chat, completions=chat)
+        yield Opened(card=chat.card, chat=chat, completions=chat, counter=Rendered(chat))
 
 
 def local_chat(client: "EngineClient", path: Path, settings: Settings) -> "EngineChat":

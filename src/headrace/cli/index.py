@@ -1,19 +1,19 @@
 """`headrace index ...`: documents go in, passages and cited answers come out."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 import typer
 
 from headrace import app
-from headrace.cli import index_care
+from headrace.cli import index_answer, index_care
 from headrace.cli.index_files import batches, found_files
+from headrace.cli.index_work import on_index
 from headrace.cli.report import console, emit_json, progress, settings
 from headrace.cli.sheet import show_rows
 from headrace.cli.terminal import visible
-from headrace.config import Settings
 from headrace.retrieval.library import Library
 from headrace.types import (
     CitationPolicy,
@@ -30,8 +30,8 @@ from headrace.types import (
 )
 from headrace.types.retrieval import SearchMode
 
-T = TypeVar("T")
 index = typer.Typer(no_args_is_help=True, help="Documents to passages and cited answers.")
+index.command()(index_answer.answer)
 index_care.add(index)
 
 Name = Annotated[str, typer.Argument(help="Of the index.")]
@@ -268,20 +268,3 @@ def show_failed(documents: Iterable[DocumentStatus]) -> None:
             console().print(
                 f"  {item.id}: {item.reason}: {item.detail}", markup=False, soft_wrap=True
             )
-
-
-def on_index(
-    chosen: Settings,
-    name: str,
-    owner: IndexOwner,
-    work: Callable[[Library, Errand], Awaitable[T]],
-) -> T:
-    """The result of some work, with the models that made the index' generations open."""
-
-    async def whole() -> T:
-        async with app.open_library(chosen) as library:
-            names = await library.models(name, owner)
-            async with app.index_errand(chosen, names, owner) as errand:
-                return await work(library, errand)
-
-    return asyncio.run(whole())

