@@ -137,12 +137,14 @@ def _intervals(
 
 
 def _minimum(x: Floats, y: Floats, z: Floats) -> Floats:
-    """The best of all starts: least squares from each, then the Huber loss from the likeliest."""
+    """The best of all starts: least squares and the Huber loss from each, then to the end from the
+    likeliest. Squares alone let one odd run pull every start into the valley where E is 0."""
     starts = _starts(x, y, z)
     once = np.ones((len(starts), len(z)))
-    squares, _ = _descend(starts, x, y, z, once, math.inf, steps=_STEPS // 4)
-    # Starts too: the least-squares minimum may lie in another basin than the Huber loss's.
-    found = np.concatenate([squares, starts])
+    tried = [
+        _descend(starts, x, y, z, once, delta, steps=_STEPS // 4)[0] for delta in (math.inf, DELTA)
+    ]
+    found = np.concatenate([*tried, starts])
     losses = _huber(_model(found, *_centred(x, y), z)[0], np.ones((len(found), len(z))), DELTA)
     likeliest = found[np.argsort(losses, kind="stable")[:_KEPT]]
     once = np.ones((len(likeliest), len(z)))
