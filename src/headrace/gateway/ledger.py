@@ -270,6 +270,7 @@ class Ledger:
         """
         for piece in [*self._slices.values(), *self._old]:
             piece.used_s = -math.inf
+        self._away_until = 0.0  # nobody comes after this: it is asked, however lately it was away
         await self.flush()
         if not self._running:
             self._journal.close()

@@ -64,7 +64,7 @@ def with_odd_run(planted: Law, seed: int) -> list[Run]:
 
 
 def deviations(law: Law, runs: list[Run], noise: float) -> dict[str, float]:
-    """Relative standard deviations that no unbiased fit of such runs goes below (Cramér and Rao)."""
+    """Relative deviations that no unbiased fit of such runs goes below (Cramér and Rao)."""
     rows: list[list[float]] = []
     for run in runs:
         total = law.loss(run.parameters, run.tokens)

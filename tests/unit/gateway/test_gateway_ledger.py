@@ -10,7 +10,7 @@ from sqlalchemy import Row, Table, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from databases import KINDS, fresh, fresh_url
-from headrace.errors import BudgetExceeded, LimitExceeded, RateLimitExceeded
+from headrace.errors import BudgetExceeded, LimitExceeded, RateLimitExceeded, StoreUnavailable
 from headrace.gateway.ledger import NOTE_S, Ledger
 from headrace.store.changes import Changes
 from headrace.store.database import Database
@@ -48,6 +48,25 @@ async def test_a_hold_settles_for_what_was_used(kind: str, tmp_path: Path) -> No
         assert (row.finish, row.completion_tokens, row.price_hash) == ("stop", 5, PRICE.hash)
         spent = [row.spent for row in await database.read(lambda c: _rows(c, windows))]
         assert spent == [report.spent_nanousd, 1]
+
+
+async def test_slices_go_back_also_right_after_the_database_was_away(tmp_path: Path) -> None:
+    async with fresh("sqlite", tmp_path) as database:
+        await limit(database, Unit.MONEY, 10**12)
+        async with opened(database, tmp_path / "j") as ledger:
+            ledger.settle(await ledger.hold(need()), usage(), finish="stop")
+            assert (await checked(database)).leased == 1
+            real = database.write
+
+            async def away(*_: object, **__: object) -> None:
+                raise StoreUnavailable("the database is away")
+
+            database.write = away
+            with pytest.raises(StoreUnavailable):
+                await ledger.flush()
+            database.write = real
+        report = await checked(database)
+        assert (report.transactions, report.leased) == (1, 0)
 
 
 async def test_a_warm_slice_touches_no_database(tmp_path: Path) -> None:
