@@ -31,6 +31,9 @@ class Case:
     sources: tuple[Source, ...]
     question: str = ""
     """What was asked, where the claim is no more than an answer to it."""
+    start: int | None = None
+    """Characters of the source that the mark names; None = all of it."""
+    end: int | None = None
 
     @property
     def right(self) -> bool:
@@ -39,7 +42,8 @@ class Case:
     @property
     def text(self) -> str:
         """As a model would write it."""
-        return f"{self.claim.rstrip('.')} [{self.number}]."
+        span = "" if self.start is None else f":{self.start}-{self.end}"
+        return f"{self.claim.rstrip('.')} [{self.number}{span}]."
 
 
 WAYS = ("plain", "words", "part", "turned", "forms", "framed", "asked", "quoted")
@@ -124,6 +128,7 @@ def cases(
     made = {"right": 0, "wrong": 0}
     wanted = {"right": right, "wrong": wrong}
     turn = 0
+    ways = [way for way in WAYS if way != "asked" or any(p.asked for p in passages)]
     for attempt in range(400 * (right + wrong)):
         if made == wanted:
             return
@@ -133,7 +138,7 @@ def cases(
         article = articles[attempt % len(articles)]
         shown = draw.sample(by_article[article], sources)
         case = (
-            _right(draw, shown, article, WAYS[made["right"] % len(WAYS)])
+            _right(draw, shown, article, ways[made["right"] % len(ways)])
             if side == "right"
             else _wrong(draw, shown, article, KINDS[turn % len(KINDS)])
         )
@@ -154,7 +159,7 @@ def _right(draw: random.Random, shown: Sequence[Passage], article: str, way: str
 
 
 def _said(draw: random.Random, passage: Passage, way: str) -> str | None:
-    sentence = _sentence(draw, passage.text)
+    sentence = sentence_of(draw, passage.text)
     if way == "asked":
         return _asked(draw, passage)
     if sentence is None:
@@ -165,7 +170,7 @@ def _said(draw: random.Random, passage: Passage, way: str) -> str | None:
         case "plain":
             return sentence
         case "words":
-            changed = _words(draw, _turned(sentence) or sentence)
+            changed = word_changes(draw, _turned(sentence) or sentence)
             return changed if changed != sentence else None
         case "part":
             return _part(sentence)
@@ -175,7 +180,7 @@ def _said(draw: random.Random, passage: Passage, way: str) -> str | None:
             changed = _forms(sentence)
             return changed if changed != sentence else None
         case "framed":
-            return _framed(draw, _words(draw, sentence))
+            return _framed(draw, word_changes(draw, sentence))
         case _:
             return _quoted(draw, passage, sentence)
 
@@ -203,7 +208,7 @@ def _wrong(draw: random.Random, shown: Sequence[Passage], article: str, kind: st
                 return None
         return _case(keeps, article, kind, said, at)
     if kind == "quote":
-        sentence = _sentence(draw, passage.text)
+        sentence = sentence_of(draw, passage.text)
         said = None if sentence is None else _misquoted(draw, passage, sentence)
     else:
         way = draw.choice(["plain", "words", "part", "turned", "framed", "asked"])
@@ -241,6 +246,19 @@ def _says(text: str, said: str) -> bool:
 
 def _case(shown: Sequence[Passage], article: str, kind: str, said: str, number: int) -> Case:
     question, _, said = said.rpartition(_ASKS)
+    return make_case(shown, article, kind, said, number, question=question)
+
+
+def make_case(
+    shown: Sequence[Passage],
+    article: str,
+    kind: str,
+    said: str,
+    number: int,
+    *,
+    question: str = "",
+) -> Case:
+    """A claim before these passages as sources."""
     title = article.replace("_", " ")
     sources = tuple(
         Source(
@@ -263,8 +281,14 @@ def _case(shown: Sequence[Passage], article: str, kind: str, said: str, number: 
     )
 
 
-def _sentence(draw: random.Random, text: str) -> str | None:
-    fit = [s for s in _SENTENCE.split(text) if 45 <= len(s) <= 260 and s[:1].isupper()]
+def sentences_of(text: str) -> list[str]:
+    """Sentences that a claim can be made of."""
+    return [s for s in _SENTENCE.split(text) if 45 <= len(s) <= 260 and s[:1].isupper()]
+
+
+def sentence_of(draw: random.Random, text: str) -> str | None:
+    """One of them."""
+    fit = sentences_of(text)
     return draw.choice(fit) if fit else None
 
 
@@ -292,7 +316,8 @@ def _asked(draw: random.Random, passage: Passage) -> str | None:
     )
 
 
-def _words(draw: random.Random, sentence: str) -> str:
+def word_changes(draw: random.Random, sentence: str) -> str:
+    """The same in other words, as far as the list has them."""
     for old, new in _OTHER_WORDS.items():
         if draw.random() < 0.8:
             sentence = re.sub(rf"\b{old}\b", new, sentence)

@@ -96,7 +96,15 @@ UNITS = {
     "month": ("months", 1.0),
     "year": ("months", 12.0),
     "decade": ("months", 120.0),
+    "km2": ("area", 1e6),
+    "km²": ("area", 1e6),
+    "m2": ("area", 1.0),
+    "m²": ("area", 1.0),
+    "hectare": ("area", 1e4),
+    "mg": ("mass", 1e-6),
+    "ton": ("mass", 1000.0),
 }
+CURRENCIES = {"dollar": "$", "euro": "€", "pound": "£", "yen": "¥"}
 _MONTH = "|".join(sorted(MONTHS, key=len, reverse=True))
 _DIGITS = r"\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?"
 DATE = re.compile(
@@ -113,7 +121,7 @@ DATE = re.compile(
     re.IGNORECASE | re.VERBOSE,
 )
 MARCH_OR_MAY = re.compile(
-    r"\b(?:in|of|by|since|until|from|to|late|early|mid)[\s-](?P<m>March|May)\b"
+    r"\b(?:in|of|by|since|until|from|to|and|between|through|late|early|mid)[\s-](?P<m>March|May)\b"
 )
 WORD_CENTURY = re.compile(
     rf"\b(?P<n>(?:twenty-)?(?:{'|'.join(ORDINALS)}))[\s-]+centur(?:y|ies)\b", re.IGNORECASE
@@ -139,7 +147,7 @@ SPELLED = re.compile(
 FRACTION = re.compile(
     r"\b(?:(?:one|a|two|three)[\s-]+)?(?P<word>half|thirds?|quarters?)\b", re.IGNORECASE
 )
-UNIT = re.compile(r"[\s-]{0,2}(?P<unit>%|per\s?cent(?:age)?|[a-zA-Z]+)")
+UNIT = re.compile(r"[\s-]{0,2}(?P<unit>%|per\s?cent(?:age)?|k?m[2²]|[a-zA-Z]+)")
 LOOSE = re.compile(
     r"(?P<word>about|around|approximately|roughly|nearly|almost|circa|ca\.|~|some|over|more than|"
     r"at least|up to|under|less than|fewer than|close to|just over|just under|an estimated|"

@@ -5,6 +5,7 @@ anywhere in the source, but where those sentences have another in its place, wit
 around it, the claim is contradicted: that is what a swapped date looks like.
 """
 
+from headrace.retrieval.answering.aligning import Aligning
 from headrace.retrieval.answering.bars import Bars, Finding
 from headrace.retrieval.answering.denying import Denying
 from headrace.retrieval.answering.locating import Located, union, weight
@@ -58,6 +59,7 @@ class Comparison:
             placing.missing,
             placing.displaced,
             denying.denied,
+            Aligning(self._on).replaced,
             self._beside_the_question,
         ):
             reason = decide()

@@ -3,11 +3,17 @@
 from collections.abc import Iterable, Sequence
 
 from headrace.retrieval.answering.locating import Located, weight
-from headrace.retrieval.answering.reading import Reading
-from headrace.retrieval.answering.words import Word, is_negation, opposite, same
+from headrace.retrieval.answering.quantities import Quantity
+from headrace.retrieval.answering.reading import Item, Reading
+from headrace.retrieval.answering.words import Word, is_negation, opposite, same, stem
 
 _MOSTLY = 0.8
 _DO = frozenset({"do", "does", "did"})
+_MEASURED = frozenset({"old", "long", "high", "tall", "deep", "wide", "late", "early"})
+_CONVERSE = frozenset(
+    frozenset(stem(word) for word in pair.split())
+    for pair in ("bought sold", "buy sell", "lend borrow", "give receive", "teach learn")
+)
 _SCOPE = 4
 """Places behind a denial that it denies."""
 
@@ -34,11 +40,13 @@ class Denying:
         for place, item in enumerate(self._on.mine.row):
             if not isinstance(item, Word) or item.stem in stems or here.get(place, True):
                 continue
+            if place and item.lower in _MEASURED and _measures(self._on.mine.row[place - 1]):
+                continue  # six months old
             for at in window:
                 other = self._on.source.row[at]
                 if not isinstance(other, Word) or there[at] or other.stem in claimed:
                     continue
-                if opposite(item.stem, other.stem):
+                if opposite(item.stem, other.stem) and not self._turned(item, at):
                     return f"the claim says {item.text!r} and the source {other.text!r}"
         return ""
 
@@ -48,7 +56,7 @@ class Denying:
             if not weight(item) or not here.get(place):
                 continue
             matched = [at for at, score in self._on.matches(item) if score >= 0.8 and at in there]
-            denied = any(there[at] for at in matched)
+            denied = any(there[at] for at in matched) or self._said_otherwise(item, there)
             alike += denied
             only_here += bool(matched) and not denied
         ours, theirs = _count_denials(self._on.mine, here), _count_denials(self._on.source, there)
@@ -58,6 +66,32 @@ class Denying:
         if not short and any(not self._denies(stem, here) for stem in self._denials_of_it(there)):
             return "the source denies what the claim says"
         return ""
+
+    def _said_otherwise(self, item: Item, there: dict[int, bool]) -> bool:
+        """Whether the source says the contrary of a word that is denied: not open, closed."""
+        row = self._on.source.row
+        return isinstance(item, Word) and any(
+            isinstance(other := row[at], Word) and not denied and opposite(item.stem, other.stem)
+            for at, denied in there.items()
+        )
+
+    def _turned(self, item: Word, at: int) -> bool:
+        """`bought by B` of what was `sold to B`: the same, from the other side."""
+        pair = frozenset((item.stem, getattr(self._on.source.row[at], "stem", "")))
+        if pair not in _CONVERSE:
+            return False
+        row, source = self._on.mine.row, self._on.source.row
+        for slot in self._on.slots:
+            if slot.kind != "name":
+                continue
+            for place in slot.places:
+                before = [w.lower for w in source[max(0, place - 5) : place] if isinstance(w, Word)]
+                mine = row[max(0, slot.first - 3) : slot.first]
+                by = any(isinstance(w, Word) and w.lower == "by" for w in mine)
+                to = "to" in before or "from" in before
+                if to and (by or row[slot.first].start < item.start):
+                    return True
+        return False
 
     def _denies(self, stem: str, here: dict[int, bool]) -> bool:
         """Whether the claim denies a word, too."""
@@ -97,6 +131,12 @@ class Denying:
             at for stem, places in mine.places.items() if same(stem, right) >= 0.8 for at in places
         ]
         return any(0 < end - at <= 3 for at in mine.places.get(left, ()) for end in ends)
+
+
+def _measures(item: Item) -> bool:
+    if isinstance(item, Quantity):
+        return True
+    return isinstance(item, Word) and item.lower in ("months", "years", "days", "weeks", "hours")
 
 
 def _denials(reading: Reading, places: Iterable[int]) -> dict[int, bool]:

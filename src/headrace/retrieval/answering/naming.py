@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from headrace.retrieval.answering.reading import Name, Reading
-from headrace.retrieval.answering.words import Word
+from headrace.retrieval.answering.words import Word, stem
 
 _PEOPLES = {
     "french": "france",
@@ -27,6 +27,7 @@ _PEOPLES = {
 _ENDINGS = frozenset(
     {"n", "an", "ian", "ean", "ese", "i", "ish", "s", "ans", "ic", "a", "y", "ia", "e"}
 )
+_CHIEF = [stem("chief"), stem("executive")]
 _SKIPPED = frozenset({"of", "the", "and", "for", "in", "on", "de"})
 
 
@@ -119,7 +120,7 @@ def _spelled_out(word: Word, reading: Reading) -> list[int]:
         for place, item in enumerate(reading.row)
         if isinstance(item, Word) and item.capital and item.lower not in _SKIPPED
     ]
-    found: list[int] = []
+    found: list[int] = [] if len(letters) < 3 else _small_initials(letters.lower(), reading)
     for at in range(len(capitals)):
         said, last = "", capitals[at][0]
         for place, item in capitals[at : at + len(letters)]:
@@ -130,6 +131,19 @@ def _spelled_out(word: Word, reading: Reading) -> list[int]:
             if said == letters:
                 found.append(capitals[at][0])
                 break
+    return found
+
+
+def _small_initials(letters: str, reading: Reading) -> list[int]:
+    """`GDP` of a text that has it in small letters; a chief executive is a CEO."""
+    words = [(at, w) for at, w in enumerate(reading.row) if isinstance(w, Word)]
+    words = [(at, w) for at, w in words if w.lower not in _SKIPPED]
+    found: list[int] = []
+    for first in range(len(words) - 1):
+        run = words[first : first + len(letters)]
+        said = "".join(w.lower[0] for _, w in run)
+        if said == letters or (letters == "ceo" and [w.stem for _, w in run[:2]] == _CHIEF):
+            found.append(run[0][0])
     return found
 
 

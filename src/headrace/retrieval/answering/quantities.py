@@ -6,10 +6,11 @@ what is meant, never the spelling.
 """
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from headrace.retrieval.answering.amount_words import (
     CARDINALS,
+    CURRENCIES,
     DATE,
     FRACTION,
     FRACTIONS,
@@ -28,6 +29,9 @@ from headrace.retrieval.answering.amount_words import (
 _OFF = 0.6
 """Steps of its last digit that a rounded number may be away: a half, or a little more."""
 _ABOVE = ("over", "more than", "at least", "just over", "in excess of")
+_POUND = 0.45359237
+"""In kg; what is called a pound may be money."""
+_RANGE = re.compile(r"\s*(?:to|and|or|[-–—])\s*")
 _BELOW = ("under", "less than", "fewer than", "nearly", "almost", "just under", "up to")
 
 
@@ -49,6 +53,8 @@ class Quantity:
     rounded: bool = False
     """Written so that it may stand for a finer one: 3.1 million, 12,000."""
     spelled: bool = False
+    currency: str = ""
+    """$, € ...; empty = money of no name, or no money."""
     step: float = 1.0
     """Of its last digit that says something: .1 of 2.5, 100,000 of 3.1 million, 1,000 of 12,000."""
 
@@ -104,9 +110,22 @@ def stated(text: str) -> Stated:
                 numbers.append(item)
                 taken.append((item.start, item.end))
     return Stated(
-        numbers=tuple(sorted(numbers, key=lambda item: item.start)),
+        numbers=tuple(_ranged(text, sorted(numbers, key=lambda item: item.start))),
         moments=tuple(sorted(moments, key=lambda item: item.start)),
     )
+
+
+def _ranged(text: str, numbers: list[Quantity]) -> list[Quantity]:
+    """The first number of a range has the unit of the second: 38 to 44 mm."""
+    for at in range(len(numbers) - 2, -1, -1):
+        one, other = numbers[at], numbers[at + 1]
+        between = text[one.end : other.start]
+        if one.unit or other.unit in ("", "ordinal") or not _RANGE.fullmatch(between):
+            continue
+        if between.strip() in ("and", "or") and "between" not in text[: one.start][-9:]:
+            continue
+        numbers[at] = replace(one, unit=other.unit, factor=other.factor, currency=other.currency)
+    return numbers
 
 
 def equal(claimed: Quantity, found: Quantity) -> bool:
@@ -115,6 +134,16 @@ def equal(claimed: Quantity, found: Quantity) -> bool:
     if claimed.unit == "ordinal" or found.unit == "ordinal":
         return claimed.unit == found.unit and claimed.value == found.value
     one, other = claimed.value, found.value
+    if {claimed.unit, found.unit} == {"percent", "fraction"}:
+        one = one / 100 if claimed.unit == "percent" else one
+        other = other / 100 if found.unit == "percent" else other
+        return abs(one - other) <= 0.01
+    if _bounded(claimed) * _bounded(found) < 0:
+        return False  # at least 500 is not up to 500
+    if claimed.currency and found.currency and claimed.currency != found.currency:
+        return False
+    if {claimed.unit, found.unit} == {"mass", "money"} and _POUND in (claimed.factor, found.factor):
+        return _close(one, other) or _rounds(claimed, found)
     if claimed.unit and found.unit and claimed.unit != found.unit:
         return False
     if claimed.unit == found.unit and claimed.factor != found.factor:
@@ -122,11 +151,12 @@ def equal(claimed: Quantity, found: Quantity) -> bool:
         return abs(one - other) <= _OFF * claimed.step * claimed.factor
     if _close(one, other):
         return True
-    if {claimed.unit, found.unit} == {"percent", "fraction"}:
-        one = one / 100 if claimed.unit == "percent" else one
-        other = other / 100 if found.unit == "percent" else other
-        return abs(one - other) <= 0.01
     return _rounds(claimed, found)
+
+
+def _bounded(item: Quantity) -> int:
+    """1 = at least so much, -1 = at most."""
+    return int(item.loose in _ABOVE) - int(item.loose in _BELOW)
 
 
 def agree(claimed: Moment, found: Moment) -> bool:
@@ -157,6 +187,12 @@ def _rounds(claimed: Quantity, found: Quantity) -> bool:
     if claimed.loose:
         return abs(one - other) <= 0.1 * abs(other)
     return abs(one - other) <= _OFF * claimed.step
+
+
+def _currency(symbol: str, text: str, end: int) -> str:
+    found = UNIT.match(text, end)
+    word = found["unit"].lower() if found else ""
+    return symbol.strip()[-1:] or CURRENCIES.get(word.removesuffix("s"), "")
 
 
 def _step(digits: str, scale: float) -> float:
@@ -238,6 +274,7 @@ def _digits(text: str, match: "re.Match[str]") -> Quantity:
         loose=_loose(text, match.start()),
         rounded=rounded or "." in digits,
         step=_step(digits, SCALES.get(scale, 1.0)),
+        currency=_currency(match["money"] or "", text, end) if unit == "money" else "",
     )
 
 
@@ -327,6 +364,7 @@ def _spelled(text: str, match: "re.Match[str]") -> Quantity | None:
         loose=_loose(text, match.start()),
         rounded="million" in said or "billion" in said or "thousand" in said,
         spelled=True,
+        currency=_currency("", text, match.end()) if unit == "money" else "",
     )
 
 
@@ -350,6 +388,10 @@ def _unit(text: str, end: int) -> tuple[str, float]:
     if found is None:
         return "", 1.0
     word = " ".join(found["unit"].lower().split())
+    if word in ("square", "sq"):
+        side = UNIT.match(text, found.end())
+        length = UNITS.get(side["unit"].lower().removesuffix("s")) if side else None
+        return ("area", length[1] ** 2) if length and length[0] == "length" else ("", 1.0)
     if word in ("dollar", "dollars", "euro", "euros", "cents", "yen"):
         return "money", 1.0
     return UNITS.get(word) or UNITS.get(word.removesuffix("s")) or ("", 1.0)

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 
-from headrace.retrieval.answering import lexicon
+from headrace.retrieval.answering import lexicon, thesaurus
 from headrace.retrieval.sentences import sentence_spans
 from headrace.retrieval.stores.porter import stem as porter
 
@@ -105,7 +105,12 @@ def same(one: str, other: str) -> float:
 
 def opposite(one: str, other: str) -> bool:
     """Whether two stems say the contrary."""
-    return other in _opposites().get(one, ()) or _denied(one, other) or _denied(other, one)
+    return (
+        other in _opposites().get(one, ())
+        or _denied(one, other)
+        or _denied(other, one)
+        or thesaurus.against(one, other)
+    )
 
 
 def _denied(one: str, other: str) -> bool:
