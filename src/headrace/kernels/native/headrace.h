@@ -147,6 +147,24 @@ int hr_bm25_add(int64_t count, const uint32_t* positions, const uint8_t* body,
                 const uint8_t* titles, const uint8_t* seen, const float* norms, float gain,
                 float title_weight, float* scores);
 
+// --- counting words ----------------------------------------------------------------------------------
+// What kernels/wordcount.py calls. One caller at a time.
+typedef struct hr_words hr_words;
+
+hr_words* hr_words_new(void);
+void hr_words_free(hr_words*);
+int64_t hr_words_bytes(const hr_words*);  // of memory, about
+// Word i is text[ends[i - 1], ends[i]), in lower case; what it stands for is stems[i].
+void hr_words_learn(hr_words*, int64_t count, const char* text, const int64_t* ends,
+                    const uint64_t* stems);
+// Chunk i's body ends at ends[2 i], its titles at ends[2 i + 1]. lengths: its words, repeats counted.
+// packed: of each chunk its stems in order of their first word, times in the body a byte each, times
+// in titles a byte each, 255 at most; it ends at sizes[i]. Returns how many words are not known, first
+// byte and end of each in `unknown`: learn them and count again. Room: 10 bytes of `packed` and two
+// numbers of `unknown` for each word there can be.
+int64_t hr_words_count(hr_words*, int64_t chunks, const char* text, const int64_t* ends,
+                       int32_t* lengths, int64_t* sizes, uint8_t* packed, int64_t* unknown);
+
 #ifdef __cplusplus
 }
 #endif

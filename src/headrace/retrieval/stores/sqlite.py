@@ -80,7 +80,7 @@ class SqliteStore:
 
     async def put(self, entries: Sequence[Entry]) -> str:
         def prepare() -> Callable[[sqlite3.Connection], int]:
-            prepared = [writing.Prepared(entry) for entry in entries]
+            prepared = writing.prepare(entries)
             return lambda connection: writing.put(connection, prepared)
 
         return self._snapshot(await self._writer.run(prepare))

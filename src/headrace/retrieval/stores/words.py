@@ -11,12 +11,14 @@ import re
 import unicodedata
 from array import array
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from headrace.kernels import wordcount
 from headrace.retrieval.stores.porter import stem
 
 _UNSPACED = (
@@ -102,6 +104,29 @@ def count(text: str, titles: Iterable[str]) -> Terms:
     if not above:
         return Terms(length, hashes + body + bytes(len(body)))
     return Terms(length, hashes + body + bytes(min(above.get(k, 0), _MAX_COUNT) for k in found))
+
+
+def count_many(chunks: Sequence[tuple[str, Iterable[str]]]) -> list[Terms]:
+    """`count` of each, in C++ where there is a library."""
+    counter = _counter()
+    if counter is None:
+        return [count(text, titles) for text, titles in chunks]
+    texts = [(_spelled(text), _spelled("\n".join(titles))) for text, titles in chunks]
+    return [Terms(*counted) for counted in counter.count(texts)]
+
+
+@cache
+def _counter() -> wordcount.Counter | None:
+    """One for all indexes of a process: words are the same everywhere."""
+    lib = wordcount.native()
+    return None if lib is None else wordcount.Counter(lib, hash_of)
+
+
+def _spelled(text: str) -> bytes:
+    """The words of a text as `wordcount.Counter` tells them apart."""
+    if text.isascii():
+        return text.encode()
+    return " ".join(words(text)).encode("utf-8", "surrogatepass")
 
 
 class Unpacked(NamedTuple):

@@ -21,16 +21,27 @@ from headrace.types.retrieval import Scalar
 MAX_DIMENSIONS = 16384
 
 
-class Prepared:
+class Prepared(NamedTuple):
     """An entry that was checked, and its words counted: all that needs no transaction."""
 
-    __slots__ = ("entry", "terms")
+    entry: Entry
+    terms: Sequence[words.Terms]
+    """Of each chunk."""
 
-    def __init__(self, entry: Entry) -> None:
+
+def prepare(entries: Sequence[Entry]) -> list[Prepared]:
+    """Check entries and count their words.
+
+    Raises: InvalidParameter.
+    """
+    for entry in entries:
         check_entry(entry)
-        self.entry = entry
-        titles = (entry.document.title,)
-        self.terms = [words.count(c.text, (*titles, *c.headings)) for c in entry.chunks]
+    counted = iter(
+        words.count_many(
+            [(c.text, (e.document.title, *c.headings)) for e in entries for c in e.chunks]
+        )
+    )
+    return [Prepared(entry, [next(counted) for _ in entry.chunks]) for entry in entries]
 
 
 def check_entry(entry: Entry) -> None:
