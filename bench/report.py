@@ -150,7 +150,7 @@ def read(results: Path) -> list[Entry]:
     newest: dict[tuple[Any, ...], Entry] = {}
     for path in sorted(results.glob("*.json")):
         document = json.loads(path.read_text("utf-8"))
-        if document["what"] != "side by side":
+        if document.get("what") != "side by side":
             continue
         result = document["result"]
         for workload, found in result["workloads"].items():
