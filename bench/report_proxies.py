@@ -47,14 +47,14 @@ def main() -> None:
 
 def page() -> str:
     found = {path.name: json.loads(path.read_text("utf-8")) for path in RESULTS.glob("*.json")}
-    compared = {n: r for n, r in found.items() if r.get("what") == "proxies" and is_mode(r, "compare")}
+    proxies = {n: r for n, r in found.items() if r.get("what") == "proxies"}
+    compared = {n: r for n, r in proxies.items() if is_mode(r, "compare")}
     parts = [HEAD]
     if compared:
         latest = max(compared.values(), key=lambda result: result["circumstances"]["date"])
         parts.append(machine(latest))
         for concurrency in sorted({r["arguments"]["concurrency"] for r in compared.values()}):
             parts.append(table(newest(compared, concurrency)))
-    proxies = {n: r for n, r in found.items() if r.get("what") == "proxies"}
     parts.append(memory({n: r for n, r in proxies.items() if is_mode(r, "memory")}))
     parts.append(leaving({n: r for n, r in proxies.items() if is_mode(r, "disconnects")}))
     ledger = {n: r for n, r in found.items() if r.get("what") == "ledger"}
