@@ -12,7 +12,7 @@ import importlib
 import os
 import sys
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -88,6 +88,10 @@ VERBS = (
     Verb(name="bench", target="headrace.cli.bench:bench", help="measure latency and throughput"),
     Verb(name="doctor", target="headrace.cli.doctor:doctor", help="which kernels run, how fast"),
 )
+
+
+_GLOBAL = {"--config": "FILE", "--set": "KEY=VALUE", "--debug": ""}
+"""What stands before the verb -> its value's name."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -202,11 +206,31 @@ def _run_verb(verb: Verb, options: GlobalOptions, words: list[str]) -> int:
         root.add_typer(target, name=verb.name)
     else:
         root.command(verb.name)(target)
+    command = typer.main.get_command(root)
+    _refuse_misplaced(words, known=set(_options(command)))
     try:
-        typer.main.get_command(root).main(args=words, prog_name="headrace", obj=options)
+        command.main(args=words, prog_name="headrace", obj=options)
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     return 0
+
+
+def _options(command: object) -> Iterator[str]:
+    """The names of all options of a command and of the commands under it."""
+    for parameter in getattr(command, "params", ()):
+        yield from parameter.opts
+    for under in getattr(command, "commands", {}).values():
+        yield from _options(under)
+
+
+def _refuse_misplaced(words: Sequence[str], *, known: Set[str]) -> None:
+    for word in words[1:]:
+        name = word.partition("=")[0]
+        if name == "--":
+            return
+        if name in _GLOBAL and name not in known:
+            example = " ".join(filter(None, ("headrace", name, _GLOBAL[name], words[0])))
+            raise UserError(f"{name} goes before the verb: {example} ...")
 
 
 def _nothing() -> None:

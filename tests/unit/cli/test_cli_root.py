@@ -105,6 +105,9 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["--set", "server.port", "generate", "x"], "has no '='"),
         (["--set", "server.port=many", "generate", "x"], "is not a int"),
         (["--config", "absent.toml", "generate", "x"], "cannot read absent.toml"),
+        (["serve", "--set", "server.port=81"], "headrace --set KEY=VALUE serve ..."),
+        (["generate", "x", "--config=y.toml"], "--config goes before the verb"),
+        (["generate", "x", "--debug"], "headrace --debug generate ..."),
     ],
 )
 def test_a_slip_is_one_line_and_two(
