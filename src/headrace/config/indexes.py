@@ -6,8 +6,16 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RetrievalSettings:
+    home: str = ""
+    """files | postgres: what keeps indexes; empty = postgres where `store.url` is, else files."""
+    url: str = ""
+    """postgresql://USER@HOST/NAME with pgvector, of home postgres; empty = that of `store.url`."""
+    connections: int = 4
+    """To each index in PostgreSQL, at most and while it is asked."""
     directory: str = ""
-    """Where indexes lie; empty = indexes in the state directory."""
+    """Where the files of indexes lie; empty = indexes in the state directory."""
+    purge_s: int = 3600
+    """How often a service makes text that was deleted since unrecoverable."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -63,6 +63,35 @@ def index_dir(settings: Settings) -> Path:
     return Path(given).expanduser() if given else state_dir(settings) / "indexes"
 
 
+def index_url(settings: Settings) -> str:
+    """Of the PostgreSQL that keeps the indexes; empty = they are files in `index_dir`.
+
+    Raises: ConfigError.
+    """
+    chosen = settings.retrieval
+    if chosen.home not in ("", "files", "postgres"):
+        raise ConfigError(
+            f'retrieval.home = {chosen.home!r} is not known; write "files" or "postgres"'
+        )
+    if chosen.connections < 1:
+        raise ConfigError(f"retrieval.connections = {chosen.connections} must be 1 or more")
+    if chosen.home == "files":
+        if chosen.url:
+            raise ConfigError('retrieval.url has no effect with retrieval.home = "files"')
+        return ""
+    url = chosen.url or settings.store.url
+    if url.startswith(("postgresql", "postgres:")):
+        return url
+    if chosen.url:
+        raise ConfigError("retrieval.url is of no PostgreSQL; write postgresql://USER@HOST/NAME")
+    if chosen.home:
+        raise ConfigError(
+            'retrieval.home = "postgres" needs one: set retrieval.url, or store.url, to '
+            "postgresql://USER@HOST/NAME"
+        )
+    return ""
+
+
 def store_url(settings: Settings) -> str:
     """Where keys, limits and the ledger are."""
     return settings.store.url or f"sqlite:///{state_dir(settings).absolute() / 'headrace.db'}"

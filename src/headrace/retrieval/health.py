@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from headrace.config import SourceSettings
 from headrace.retrieval.contracts import Generation, IndexStore, Scope
 from headrace.retrieval.opened import EVERYTHING, OpenIndex
-from headrace.retrieval.sync.freshness import freshness
+from headrace.retrieval.sync.freshness import SourceStanding, freshness
 from headrace.types import Chunk, DocumentStatus, OneOf
 
 _PROBES = 50
@@ -44,7 +44,7 @@ async def look(index: OpenIndex, sources: Mapping[str, SourceSettings], *, now_s
     found = [await _found(store, active, id, EVERYTHING) for id in chosen]
     filtered = [await _found(store, active, id, within) for id in kept[:_PROBES]]
     failed = await index.statuses(None, after="", limit=1_000_000)
-    stale = [] if not sources else _stale(index, sources, now_s)
+    stale = [] if not sources else _stale(await index.beside.sources(), sources, now_s)
     return Health(
         problems=tuple(problems),
         probes=len(found) + len(filtered),
@@ -70,18 +70,20 @@ async def _found(store: IndexStore, active: Generation, id: str, scope: Scope) -
     return chunks[0].embedded in texts
 
 
-def _stale(index: OpenIndex, sources: Mapping[str, SourceSettings], now_s: float) -> list[str]:
+def _stale(
+    known: Mapping[str, SourceStanding], sources: Mapping[str, SourceSettings], now_s: float
+) -> list[str]:
     said: list[str] = []
-    with index.states() as state:
-        for name, source in sources.items():
-            found = freshness(state, name, objective_s=source.fresh_s, now_s=now_s)
-            if found.behind_s is None:
-                said.append(f"{name} was never synced")
-            elif not found.kept:
-                said.append(
-                    f"{name} is {found.behind_s:.0f} s behind, more than {source.fresh_s} s; "
-                    f"{found.why or 'sync it'}"
-                )
+    for name, source in sources.items():
+        standing = known.get(name, SourceStanding(source=name))
+        found = freshness(standing, objective_s=source.fresh_s, now_s=now_s)
+        if found.behind_s is None:
+            said.append(f"{name} was never synced")
+        elif not found.kept:
+            said.append(
+                f"{name} is {found.behind_s:.0f} s behind, more than {source.fresh_s} s; "
+                f"{found.why or 'sync it'}"
+            )
     return said
 
 

@@ -1,24 +1,26 @@
-"""The indexes of an installation, by owner and name: `headrace.types.Indexes` over a directory.
+"""The indexes of an installation, by owner and name: `headrace.types.Indexes` over a home.
 
 Invariants: an owner meets its own indexes and those that others share, and of the rest not even
 that they exist; an index that another process deleted, or made anew, is never answered from.
 """
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
 from headrace.config import IndexSettings, SourceSettings
-from headrace.errors import ConfigError, InvalidParameter, NotFound
+from headrace.errors import ConfigError, HeadraceError, InvalidParameter, NotFound
 from headrace.retrieval import catalog
 from headrace.retrieval.chunking import Chunker
-from headrace.retrieval.contracts import IndexStore, Scope
+from headrace.retrieval.contracts import Scope
+from headrace.retrieval.homes import Home, OnDisk
 from headrace.retrieval.opened import EVERYTHING, OpenIndex, Seek
 from headrace.retrieval.parsing import Limits, ParserPool
-from headrace.retrieval.shelving import Place, Shelf, check_name, missing
-from headrace.retrieval.stores.sqlite import SqliteStore
+from headrace.retrieval.shelving import Place, check_name, missing
+from headrace.retrieval.sync.freshness import Freshness, SourceStanding, freshness
 from headrace.types import (
     Backend,
     ChatRequest,
@@ -40,7 +42,7 @@ from headrace.types import (
     Synced,
 )
 
-OpenStore = Callable[[Place], Awaitable[IndexStore]]
+_LOG = logging.getLogger("headrace.retrieval")
 Cut = Callable[[IndexSpec], Chunker]
 Search = Callable[[SearchRequest], Awaitable[SearchResult]]
 Fetch = Callable[[str], Awaitable[SourceDocument | None]]
@@ -48,9 +50,24 @@ Fetch = Callable[[str], Awaitable[SourceDocument | None]]
 Ground = Callable[[Search, Fetch, IndexSpec, Grounding, Backend], Backend]
 
 
-async def on_sqlite(place: Place) -> IndexStore:
-    """An index' own store: a directory beside its record."""
-    return await SqliteStore.open(place.store)
+class _Key(NamedTuple):
+    owner: IndexOwner
+    name: str
+
+
+def _key(place: Place) -> _Key:
+    return _Key(place.spec.owner, place.spec.name)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class IndexFreshness:
+    """One source of one index."""
+
+    owner: IndexOwner
+    index: str
+    freshness: Freshness
+    items: Mapping[str, int]
+    """Outcome → items."""
 
 
 class Library:
@@ -62,25 +79,24 @@ class Library:
         *,
         cut: Cut,
         seek: Seek,
-        open_store: OpenStore = on_sqlite,
+        home: Home | None = None,
         limits: Limits | None = None,
         ground: Ground | None = None,
     ) -> None:
         """
         Args:
-            directory: Where they lie; made when the first is.
+            directory: Where their files lie; made when the first is.
             cut: Makes what cuts documents, for an index.
             seek: Makes what ranks, of a store and a model.
-            open_store: Opens an index' store.
+            home: What keeps them; None = the directory.
             limits: Of one document's parsing.
             ground: Makes what answers from an index; None = nothing here does.
         """
-        self.shelf = Shelf(directory)
+        self.home = home or OnDisk(directory)
         self._cut = cut
         self._seek = seek
-        self._open_store = open_store
         self._parsers = ParserPool(limits=limits)
-        self._open: dict[Path, OpenIndex] = {}
+        self._open: dict[_Key, OpenIndex] = {}
         self._opening = asyncio.Lock()
         self._ground = ground
         self._settled: dict[tuple[str, IndexOwner], IndexSpec] = {}
@@ -97,6 +113,7 @@ class Library:
         for index in opened:
             await index.close()
         await self._parsers.close()
+        await self.home.close()
 
     def settle(self, indexes: Mapping[str, IndexSettings]) -> None:
         """The indexes of the settings, made when they are first asked for, and their sources; an
@@ -119,19 +136,19 @@ class Library:
         embedder = errand.embedder(spec.embedder)
         spec = replace(spec, embedder=embedder.card.name)
         self._cut(spec)  # refuses sizes that cannot be, before anything is made
-        place = await asyncio.to_thread(self.shelf.create, spec)
+        place = await self.home.create(spec)
         try:
             index = await self._opened(place)
             await index.begin(embedder, errand)
         except BaseException:
-            await self._forget(place.path)
-            await asyncio.to_thread(self.shelf.delete, place)
+            await self._forget(_key(place))
+            await self.home.delete(place)
             raise
         return await self._card(index)
 
     async def list(self, owner: IndexOwner) -> Sequence[IndexCard]:
         """As `Indexes.list`."""
-        places = await asyncio.to_thread(self.shelf.all)
+        places = await self.home.all()
         seen = [p for p in places if p.spec.owner == owner or p.spec.shared]
         return [await self._card(await self._opened(place)) for place in seen]
 
@@ -152,8 +169,8 @@ class Library:
     async def delete(self, name: str, owner: IndexOwner) -> None:
         """As `Indexes.delete`."""
         place = await self._place(name, owner, shared=False)
-        await self._forget(place.path)
-        await asyncio.to_thread(self.shelf.delete, place)
+        await self._forget(_key(place))
+        await self.home.delete(place)
 
     async def ingest(self, name: str, documents: Sequence[NewDocument], errand: Errand) -> Ingested:
         """As `Indexes.ingest`."""
@@ -208,6 +225,41 @@ class Library:
         index = await self.open(name, owner, shared=True)
         return f"{index.place.uid}:{await index.snapshot()}"
 
+    async def tidy(self) -> int:
+        """Make deleted text of all indexes unrecoverable; in how many it was not possible now."""
+        left = 0
+        for place in await self.home.all():
+            try:
+                await (await self._opened(place)).tidy()
+            except NotFound:  # deleted meanwhile
+                continue
+            except HeadraceError as error:
+                left += 1
+                _LOG.warning(
+                    "deleted text is not purged yet",
+                    extra={"fields": {"index": place.spec.name, "why": error.message}},
+                )
+        return left
+
+    async def freshness(self, *, now_s: float) -> Sequence[IndexFreshness]:
+        """Of every source that the settings have or a sync has left a standing of."""
+        found: list[IndexFreshness] = []
+        for place in await self.home.all():
+            known = await self.home.beside(place).sources()
+            wanted = self.sources(place.spec.name, place.spec.owner)
+            for name in sorted({*known, *wanted}):
+                objective_s = wanted[name].fresh_s if name in wanted else 0
+                standing = known.get(name, SourceStanding(source=name))
+                found.append(
+                    IndexFreshness(
+                        owner=place.spec.owner,
+                        index=place.spec.name,
+                        freshness=freshness(standing, objective_s=objective_s, now_s=now_s),
+                        items=standing.items,
+                    )
+                )
+        return found
+
     async def models(self, name: str, owner: IndexOwner) -> Sequence[str]:
         """Names of those that made its generations, or will make the first. Raises: NotFound."""
         try:
@@ -241,14 +293,10 @@ class Library:
         return await self._opened(place)
 
     async def _place(self, name: str, owner: IndexOwner, *, shared: bool) -> Place:
-        def find() -> Place | None:
-            own = self.shelf.find(name, owner)
-            if own is not None or not shared:
-                return own
-            lent = [p for p in self.shelf.all() if p.spec.shared and p.spec.name == name]
-            return lent[0] if lent else None
-
-        place = await asyncio.to_thread(find)
+        place = await self.home.find(name, owner)
+        if place is None and shared:
+            lent = (p for p in await self.home.all() if p.spec.shared and p.spec.name == name)
+            place = next(lent, None)
         if place is None:
             raise missing(name)
         return place
@@ -261,23 +309,23 @@ class Library:
         return next(lent, None)
 
     async def _opened(self, place: Place) -> OpenIndex:
-        index = self._open.get(place.path)
+        index = self._open.get(_key(place))
         if index is not None and index.place.uid == place.uid:
             return index
         async with self._opening:
-            index = self._open.get(place.path)
+            index = self._open.get(_key(place))
             if index is not None and index.place.uid != place.uid:
-                await self._forget(place.path)
+                await self._forget(_key(place))
                 index = None
             if index is None:
-                store = await self._open_store(place)
+                store = await self.home.store(place)
                 cutter = self._cut(place.spec)
-                index = OpenIndex(place, store, cutter, self._parsers, self._seek)
-                self._open[place.path] = index
+                index = OpenIndex(place, self.home, store, cutter, self._parsers, self._seek)
+                self._open[_key(place)] = index
             return index
 
-    async def _forget(self, path: Path) -> None:
-        index = self._open.pop(path, None)
+    async def _forget(self, key: _Key) -> None:
+        index = self._open.pop(key, None)
         if index is not None:
             await index.close()
 
@@ -305,7 +353,7 @@ class Library:
             migrating=any(item.number > active.number for item in generations),
             documents=documents,
             chunks=chunks,
-            failed=await asyncio.to_thread(index.refused.count),
+            failed=await index.beside.count_refused(),
         )
 
 

@@ -3,7 +3,7 @@
     begin → fill → compare → cut over → (roll back) → finish
 
 The new generation is built beside the old in the same store; writes that arrive go to both. What is
-done is read from the store itself, and `migration.json` only says what is wanted, so that whoever
+done is read from the store itself, and the plan beside it only says what is wanted, so that whoever
 is killed at any point goes on where it was. The old generation stays, and is written to, until
 `finish`: rolling back is one transaction.
 
@@ -14,7 +14,6 @@ Bars to Evals").
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
 
 import msgspec
 
@@ -22,7 +21,6 @@ from headrace.errors import Conflict, NotFound, StoreUnavailable
 from headrace.retrieval import vectors
 from headrace.retrieval.contracts import Generation
 from headrace.retrieval.opened import OpenIndex, generation_for
-from headrace.retrieval.shelving import write_json
 from headrace.types import Embedder, Errand
 
 _AT_ONCE = 512
@@ -74,11 +72,11 @@ class Migration:
     def __init__(self, index: OpenIndex) -> None:
         self._index = index
         self._store = index.store
-        self._path: Path = index.place.path / "migration.json"
+        self._beside = index.beside
 
     async def standing(self) -> Standing | None:
         """How far it is; None = there is none."""
-        plan = self._plan()
+        plan = await self._plan()
         if plan is None:
             return None
         numbers = {item.number for item in await self._store.generations()}
@@ -89,7 +87,7 @@ class Migration:
             return Standing(plan=plan, phase=Phase.DONE)
         missing = len(await self._store.missing(plan.new, _AT_ONCE))
         phase = Phase.BUILDING if missing else Phase.BUILT
-        if not missing and self._was_over():
+        if not missing and await self._was_over():
             phase = Phase.ROLLED_BACK
         return Standing(plan=plan, phase=phase, missing=missing)
 
@@ -98,14 +96,14 @@ class Migration:
 
         Raises: Conflict: Another migration is under way, or the model is the active one's.
         """
-        plan = self._plan()
+        plan = await self._plan()
         if plan is None:
             plan = await self._planned(embedder, errand)
-            write_json(self._path, msgspec.to_builtins(plan))
+            await self._beside.set_plan(msgspec.json.encode(plan))
         elif plan.fingerprint != vectors.fingerprint_of(embedder):
             raise Conflict(
                 f"a migration to {plan.embedder!r} is under way; go on with it, or end it: "
-                "headrace index migrate --abandon"
+                "headrace index migrate --finish"
             )
         if plan.new not in {item.number for item in await self._store.generations()}:
             await self._store.begin(plan.generation)
@@ -113,7 +111,7 @@ class Migration:
 
     async def fill(self, errand: Errand) -> AsyncIterator[int]:
         """Make the vectors that the new generation lacks; says how many it made, as it goes."""
-        plan = self._must()
+        plan = await self._must()
         model = vectors.model_of(plan.generation, errand)
         while texts := await self._store.missing(plan.new, _AT_ONCE):
             made, _ = await vectors.embed(model.embedder, texts, errand)
@@ -124,16 +122,17 @@ class Migration:
 
         What was written while it was checked whether anything lacks is filled first.
         """
-        plan = self._must()
+        plan = await self._must()
         await self._activate(plan.generation, errand)
-        write_json(self._path, {**msgspec.to_builtins(plan), "over": True})
+        over = {**msgspec.to_builtins(plan), "over": True}
+        await self._beside.set_plan(msgspec.json.encode(over))
 
     async def roll_back(self, errand: Errand) -> None:
         """The old generation answers again.
 
         Raises: Conflict: There is none; NotFound: It was dropped.
         """
-        plan = self._must()
+        plan = await self._must()
         old = next((g for g in await self._store.generations() if g.number == plan.old), None)
         if old is None:
             raise NotFound(f"generation {plan.old} was dropped; migrate to its model anew")
@@ -141,13 +140,13 @@ class Migration:
 
     async def finish(self) -> None:
         """Keep the generation that answers, drop the other, forget the migration."""
-        plan = self._must()
+        plan = await self._must()
         active = (await self._store.active()).number
         for generation in await self._store.generations():
             if generation.number in (plan.old, plan.new) and generation.number != active:
                 await self._store.drop(generation.number)
         await self._store.purge()
-        self._path.unlink(missing_ok=True)
+        await self._beside.set_plan(None)
 
     async def _activate(self, generation: Generation, errand: Errand) -> None:
         for attempt in range(_TRIES):
@@ -188,19 +187,18 @@ class Migration:
             chunking=made.chunking,
         )
 
-    def _plan(self) -> Plan | None:
+    async def _plan(self) -> Plan | None:
+        kept = await self._beside.plan()
         try:
-            return msgspec.json.decode(self._path.read_bytes(), type=Plan)
-        except FileNotFoundError:
-            return None
-        except (OSError, msgspec.DecodeError) as error:
-            raise StoreUnavailable(f"cannot read {self._path}: {error}") from error
+            return None if kept is None else msgspec.json.decode(kept, type=Plan)
+        except msgspec.DecodeError as error:
+            raise StoreUnavailable(f"the plan of this migration cannot be read: {error}") from error
 
-    def _was_over(self) -> bool:
-        return b'"over"' in self._path.read_bytes()
+    async def _was_over(self) -> bool:
+        return b'"over"' in (await self._beside.plan() or b"")
 
-    def _must(self) -> Plan:
-        plan = self._plan()
+    async def _must(self) -> Plan:
+        plan = await self._plan()
         if plan is None:
             raise Conflict("no migration is under way in this index")
         return plan

@@ -5,6 +5,7 @@ documents and their vectors are written to every generation whose model is here.
 """
 
 import asyncio
+import math
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -16,11 +17,12 @@ from headrace.retrieval import catalog, vectors
 from headrace.retrieval.chunking import Chunker
 from headrace.retrieval.contracts import DocumentRow, Entry, Generation, IndexStore, Scope
 from headrace.retrieval.doubling import Doubling
+from headrace.retrieval.homes import Beside, Home
 from headrace.retrieval.parsing import ParserPool, Raw, Reading, Refusal, Unreadable, document
 from headrace.retrieval.pinned import Pinned
-from headrace.retrieval.refused import Refused
 from headrace.retrieval.shelving import Place
-from headrace.retrieval.sync import Outcome, Status, Syncer, SyncState
+from headrace.retrieval.sync import Outcome, Status, Syncer, SyncSettings, SyncState
+from headrace.retrieval.sync.freshness import standing_of
 from headrace.types import (
     Chunk,
     DocumentState,
@@ -66,12 +68,19 @@ class OpenIndex:
     """Of one place; closed by whoever opened it."""
 
     def __init__(
-        self, place: Place, store: IndexStore, cutter: Chunker, parsers: ParserPool, seek: Seek
+        self,
+        place: Place,
+        home: Home,
+        store: IndexStore,
+        cutter: Chunker,
+        parsers: ParserPool,
+        seek: Seek,
     ) -> None:
         self.place = place
         self.store = store
         self.cutter = cutter
-        self.refused = Refused(place.path / "refused.db")
+        self.beside: Beside = home.beside(place)
+        self._home = home
         self._parsers = parsers
         self._seek = seek
 
@@ -93,7 +102,7 @@ class OpenIndex:
         changed = [item for item in new if not await self._is_there(item.document)]
         done = await self.write(changed, errand)
         refused = [item for item in found if isinstance(item, DocumentStatus)]
-        await asyncio.to_thread(self.refused.note, refused, [item.document.id for item in new])
+        await self.beside.refuse(refused, [item.document.id for item in new])
         there = {item.document.id for item in new} - {item.document.id for item in changed}
         return replace(done, documents=tuple(_told(item, there) for item in found))
 
@@ -141,19 +150,25 @@ class OpenIndex:
         """
         active = await self.store.active()
         model = vectors.model_of(active, errand)
-        with self.states() as state:
-            syncer = Syncer(
-                Doubling(self.store, errand),
-                OnErrand(model.embedder, errand),
-                self.cutter,
-                self._parsers,
-                state,
-            )
-            async with catalog.opened(name, source) as found:
-                report = await syncer.sync(found)
-            failed = [
-                row for row in state.of_source(name).values() if row.outcome is Outcome.FAILED
-            ]
+        settings = SyncSettings(retention_s=0.0 if self._home.purges_at_once else math.inf)
+        async with self._home.alone(self.place, "sync"):
+            with self.states() as state:
+                syncer = Syncer(
+                    Doubling(self.store, errand),
+                    OnErrand(model.embedder, errand),
+                    self.cutter,
+                    self._parsers,
+                    state,
+                    settings=settings,
+                )
+                try:
+                    async with catalog.opened(name, source) as found:
+                        report = await syncer.sync(found)
+                finally:
+                    await self.beside.synced(standing_of(state, name))
+                failed = [
+                    row for row in state.of_source(name).values() if row.outcome is Outcome.FAILED
+                ]
         return Synced(
             source=name,
             added=report.added,
@@ -164,6 +179,32 @@ class OpenIndex:
             snapshot=await self.snapshot(),
             embedded=report.embedded,
         )
+
+    async def tidy(self) -> bool:
+        """Make deleted text unrecoverable; False = another process is at it.
+
+        Raises: StoreUnavailable: Somebody reads all the time; try again later.
+        """
+        try:
+            async with self._home.alone(self.place, "purge"):
+                await self._purge()
+        except Conflict:
+            return False
+        return True
+
+    async def _purge(self) -> None:
+        if not (self.place.path / "sources.db").exists():
+            await self.store.purge()
+            return
+        with self.states() as state:
+            try:
+                with state.exclusive():
+                    await self.store.purge()
+                    if state.unpurged_since():
+                        await asyncio.to_thread(state.purge)
+                        state.set_unpurged(0.0)
+            except Conflict:  # a sync is at it: its own notes stay until the next time
+                await self.store.purge()
 
     @contextmanager
     def states(self) -> Generator[SyncState]:
@@ -201,7 +242,7 @@ class OpenIndex:
             return status_of(row)
         refused = None
         if principals is None:
-            refused = await asyncio.to_thread(self.refused.get, id)
+            refused = await self.beside.refused(id)
             unsynced = [] if refused else await asyncio.to_thread(self._unsynced)
             refused = next((item for item in unsynced if item.id == id), refused)
         if refused is None:
@@ -219,7 +260,7 @@ class OpenIndex:
             if len(found) == limit:
                 break
         if principals is None:
-            found += await asyncio.to_thread(self.refused.all, after=after, limit=limit)
+            found += await self.beside.all_refused(after=after, limit=limit)
             found += [item for item in await asyncio.to_thread(self._unsynced) if item.id > after]
         return sorted(found, key=lambda item: item.id)[:limit]
 
@@ -229,7 +270,8 @@ class OpenIndex:
             return [_failed(row) for row in state.statuses(outcome=Outcome.FAILED)]
 
     async def remove(self, ids: Sequence[str]) -> None:
-        """Documents, and that they could not be read; their text is overwritten at once.
+        """Documents, and that they could not be read; their text is overwritten at once, or, where
+        that would keep readers waiting, by `tidy`.
 
         Raises: Conflict: One that a source has: it would come again.
         """
@@ -241,8 +283,9 @@ class OpenIndex:
                     "delete it there, or exclude it"
                 )
         await self.store.remove(ids)
-        await self.store.purge()
-        await asyncio.to_thread(self.refused.note, [], ids)
+        if self._home.purges_at_once:
+            await self.store.purge()
+        await self.beside.refuse([], ids)
 
     async def snapshot(self) -> str:
         return await self.store.snapshot()

@@ -33,9 +33,10 @@ VERSION = 1
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Place:
-    """One index on the disk."""
+    """One index."""
 
     path: Path
+    """Where its files are; of one in PostgreSQL what this machine keeps of its sources."""
     spec: IndexSpec
     uid: str
     """Of this making: an index that was deleted and made again has another."""
@@ -63,7 +64,7 @@ class Shelf:
         check_name(spec.name)
         path = self._path(spec.name, spec.owner)
         if path.exists():
-            raise _taken(spec.name)
+            raise taken(spec.name)
         making = path.with_name(f".making-{secrets.token_hex(6)}")
         uid, now_s = secrets.token_hex(8), int(time.time())
         try:
@@ -82,7 +83,7 @@ class Shelf:
         except OSError as error:
             shutil.rmtree(making, ignore_errors=True)
             if path.exists():
-                raise _taken(spec.name) from None
+                raise taken(spec.name) from None
             raise StoreUnavailable(f"cannot make {path}: {error.strerror or error}") from error
         return Place(path=path, spec=spec, uid=uid, created_s=now_s)
 
@@ -109,9 +110,14 @@ class Shelf:
         return self.root / _folder(owner) / name
 
 
+def is_name(name: str) -> bool:
+    """Whether an index can be called so."""
+    return _NAME.fullmatch(name) is not None
+
+
 def check_name(name: str) -> None:
     """Raises: InvalidParameter."""
-    if not _NAME.fullmatch(name):
+    if not is_name(name):
         raise InvalidParameter(
             f"an index cannot be called {name[:80]!r}; take lower-case letters, digits, _ and -, "
             "at most 64, beginning with a letter or digit",
@@ -125,10 +131,15 @@ def missing(name: str) -> NotFound:
 
 
 def write_json(path: Path, value: object) -> None:
+    """As `write_bytes`."""
+    write_bytes(path, json.dumps(value, indent=1).encode())
+
+
+def write_bytes(path: Path, value: bytes) -> None:
     """Whole or not at all, whenever the process ends."""
     beside = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
     with beside.open("wb") as stream:
-        stream.write(json.dumps(value, indent=1).encode())
+        stream.write(value)
         stream.flush()
         os.fsync(stream.fileno())
     beside.replace(path)
@@ -176,5 +187,6 @@ def _folder(owner: IndexOwner) -> str:
     return f"{quote(owner.org, safe='')}+{quote(owner.team, safe='')}"
 
 
-def _taken(name: str) -> Conflict:
+def taken(name: str) -> Conflict:
+    """Of an index that is there already."""
     return Conflict(f"there is an index {name!r} already; delete it, or take another name")

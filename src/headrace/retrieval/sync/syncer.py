@@ -19,7 +19,7 @@ from headrace.retrieval.parsing import ParserPool, Raw
 from headrace.retrieval.sources import Gone, Item, Source
 from headrace.retrieval.sync import versions
 from headrace.retrieval.sync.embedding import Embedding, Sleep
-from headrace.retrieval.sync.freshness import Freshness, alert, freshness
+from headrace.retrieval.sync.freshness import Freshness, alert, freshness, standing_of
 from headrace.retrieval.sync.judging import Duplicates, Judge, Judged, Same, skipped
 from headrace.retrieval.sync.reading import DocumentReader, Facts, Prepared
 from headrace.retrieval.sync.state import Outcome, Status, SyncState
@@ -239,7 +239,8 @@ class Syncer:
 
     def freshness(self, source: str, *, objective_s: float = 0.0) -> Freshness:
         """How far the index may be behind a source; warns in the log where that is too far."""
-        found = freshness(self._state, source, objective_s=objective_s, now_s=self._clock())
+        standing = standing_of(self._state, source)
+        found = freshness(standing, objective_s=objective_s, now_s=self._clock())
         alert(found)
         return found
 

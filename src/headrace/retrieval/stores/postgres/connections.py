@@ -2,11 +2,12 @@
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, Awaitable, Callable
+import re
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from headrace.errors import ConfigError, StoreUnavailable
+from headrace.errors import ConfigError, NotFound, StoreUnavailable
 from headrace.retrieval.stores.postgres import codecs, schema
 
 if TYPE_CHECKING:
@@ -17,6 +18,8 @@ Work = Callable[["Connection"], Awaitable[T]]
 _ATTEMPTS = 8
 _AGAIN = ("40001", "40P01", "23505")
 """Serialization, deadlock; and a key that another writer made in the same moment."""
+_GONE = ("42P01", "3F000")
+"""No such table, no such schema."""
 _SETTINGS = {
     "application_name": "headrace",
     "jit": "off",  # compiling takes longer than any of these statements
@@ -32,8 +35,16 @@ class Connections:
         self._patience_s = patience_s
 
     @classmethod
-    async def open(cls, url: str, namespace: str, *, size: int, patience_s: float) -> "Connections":
-        """Connect, with the index's tables made where they are not there yet.
+    async def open(
+        cls,
+        url: str,
+        namespace: str,
+        *,
+        size: int,
+        patience_s: float,
+        migrations: Sequence[str] = schema.MIGRATIONS,
+    ) -> "Connections":
+        """Connect, with the tables made where they are not there yet: an index's, or others.
 
         Raises:
             ConfigError: No such database, or one that cannot keep an index.
@@ -43,13 +54,10 @@ class Connections:
 
         schema.check_namespace(namespace)
         with _told():
-            try:
-                first = await asyncpg.connect(url, timeout=10, server_settings=_SETTINGS)
-            except ValueError as error:
-                raise ConfigError(f"{url!r} is not the URL of a PostgreSQL: {error}") from error
+            first = await _connect(url)
             try:
                 async with first.transaction():
-                    extension = await schema.prepare(first, namespace)
+                    extension = await schema.prepare(first, namespace, migrations)
             finally:
                 await first.close()
 
@@ -58,7 +66,7 @@ class Connections:
 
             settings = {**_SETTINGS, "search_path": f"{namespace}, {extension}"}
             pool = await asyncpg.create_pool(
-                url, min_size=1, max_size=size, timeout=10, init=taught, server_settings=settings
+                url, min_size=0, max_size=size, timeout=10, init=taught, server_settings=settings
             )
         return cls(pool, patience_s)
 
@@ -121,6 +129,37 @@ class Connections:
             return await work(connection)
 
 
+@asynccontextmanager
+async def apart(url: str) -> AsyncGenerator["Connection"]:
+    """A connection of no pool, for what is held long.
+
+    Raises: ConfigError, StoreUnavailable.
+    """
+    with _told():
+        connection = await _connect(url)
+        try:
+            yield connection
+        finally:
+            try:
+                await connection.close(timeout=5)
+            except (OSError, TimeoutError):  # it is lost already
+                connection.terminate()
+
+
+async def _connect(url: str) -> "Connection":
+    import asyncpg
+
+    try:
+        return await asyncpg.connect(url, timeout=10, server_settings=_SETTINGS)
+    except ValueError as error:
+        raise ConfigError(f"{shown(url)!r} is not the URL of a PostgreSQL: {error}") from error
+
+
+def shown(url: str) -> str:
+    """Without its password."""
+    return re.sub(r"(?<=://)([^:/@]*):[^@]*@", r"\1:…@", url)
+
+
 def _state(error: BaseException) -> str:
     return str(getattr(error, "sqlstate", "") or "")
 
@@ -136,6 +175,8 @@ def _translated(error: BaseException) -> BaseException:
     if isinstance(error, (OSError, asyncpg.InterfaceError)) or _outage(error):
         said = str(error).strip() or type(error).__name__
         return StoreUnavailable(f"the index's database does not answer: {said[:200]}")
+    if _state(error) in _GONE:
+        return NotFound("the index, or the generation of it that was asked, was deleted meanwhile")
     return error
 
 

@@ -10,6 +10,7 @@ one schema of one name, and vector tables come and go at run time.
 """
 
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from headrace.errors import ConfigError
@@ -136,7 +137,9 @@ def check_namespace(namespace: str) -> None:
         )
 
 
-async def prepare(connection: "Connection", namespace: str) -> str:
+async def prepare(
+    connection: "Connection", namespace: str, migrations: Sequence[str] = MIGRATIONS
+) -> str:
     """Make the extension, the namespace and its tables where they are not there yet.
 
     Returns: The schema that pgvector lies in.
@@ -151,13 +154,13 @@ async def prepare(connection: "Connection", namespace: str) -> str:
     await connection.execute(f"SET LOCAL search_path = {namespace}, {extension}")
     await connection.execute("CREATE TABLE IF NOT EXISTS migrations (number integer PRIMARY KEY)")
     done = await single.value(connection, "SELECT coalesce(max(number), 0) FROM migrations")
-    if done > len(MIGRATIONS):
+    if done > len(migrations):
         raise ConfigError(
             f"the index in schema {namespace} has version {done}, this headrace knows "
-            f"{len(MIGRATIONS)}; use the newer headrace, or another namespace"
+            f"{len(migrations)}; use the newer headrace, or another namespace"
         )
-    for number in range(done + 1, len(MIGRATIONS) + 1):
-        await connection.execute(MIGRATIONS[number - 1])
+    for number in range(done + 1, len(migrations) + 1):
+        await connection.execute(migrations[number - 1])
         await connection.execute("INSERT INTO migrations VALUES ($1)", number)
     return extension
 
