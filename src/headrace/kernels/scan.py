@@ -37,6 +37,7 @@ _DECLARATIONS = {
         (POINTER(_BytesStruct), _P, c_int, _P, c_int64, _P, c_float, c_int, _P, _P),
     ),
     "hr_scan_rows": (c_int, (POINTER(_BytesStruct), c_int64, _P, _P, c_float, c_int, _P, _P)),
+    "hr_group": (c_int64, (c_int64, *(_P,) * 9)),
     "hr_count_seen": (c_int64, (c_int64, _P, _P)),
     "hr_bm25_add": (c_int, (c_int64, _P, _P, _P, _P, _P, c_float, c_float, _P)),
 }
@@ -154,6 +155,51 @@ def scan_rows(vectors: Bytes, wanted: Places, query: Floats, k: int) -> Nearest:
         scores.ctypes.data,
     )
     return _taken(count, places, scores)
+
+
+class Grouped(NamedTuple):
+    """Who has a word, word by word."""
+
+    words: npt.NDArray[np.uint64]
+    """Each once, ascending."""
+    starts: Places
+    """Where each word's begin in the arrays below; one more than words."""
+    positions: npt.NDArray[np.uint32]
+    body: npt.NDArray[np.uint8]
+    titles: npt.NDArray[np.uint8]
+
+
+def group(
+    hashes: npt.NDArray[np.uint64],
+    positions: npt.NDArray[np.uint32],
+    body: npt.NDArray[np.uint8],
+    titles: npt.NDArray[np.uint8],
+) -> Grouped:
+    """Arrays of one length, ordered by hash; of equal hashes as they came."""
+    lib = native()
+    if lib is None:
+        return _grouped_numpy(hashes, positions, body, titles)
+    count = len(hashes)
+    given = [np.ascontiguousarray(array) for array in (hashes, positions, body, titles)]
+    words, starts = np.empty(count, np.uint64), np.empty(count + 1, np.int64)
+    ordered = (np.empty(count, np.uint32), np.empty(count, np.uint8), np.empty(count, np.uint8))
+    pointers = [array.ctypes.data for array in (*given, words, starts, *ordered)]
+    found = lib.hr_group(count, *pointers)
+    return Grouped(words[:found].copy(), starts[: found + 1].copy(), *ordered)
+
+
+def _grouped_numpy(
+    hashes: npt.NDArray[np.uint64],
+    positions: npt.NDArray[np.uint32],
+    body: npt.NDArray[np.uint8],
+    titles: npt.NDArray[np.uint8],
+) -> Grouped:
+    order = np.argsort(hashes, kind="stable")
+    ordered = hashes[order]
+    first = np.flatnonzero(np.concatenate((np.ones(1, np.bool_), ordered[1:] != ordered[:-1])))
+    first = first[: len(ordered)]  # no hashes have no first
+    starts = np.append(first, len(ordered)).astype(np.int64)
+    return Grouped(ordered[first], starts, positions[order], body[order], titles[order])
 
 
 def count_seen(positions: npt.NDArray[np.uint32], seen: Mask) -> int:

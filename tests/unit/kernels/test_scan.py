@@ -89,6 +89,40 @@ def test_bm25_in_cpp_is_numpys() -> None:
     assert not results[0][~seen].any()
 
 
+@given(count=st.integers(0, 300), words=st.integers(1, 200), seed=st.integers(0, 9))
+@settings(max_examples=100, deadline=None)
+def test_words_are_grouped_alike(count: int, words: int, seed: int) -> None:
+    draws = np.random.default_rng(seed)
+    known = draws.integers(0, 2**64, words, np.uint64)
+    hashes = known[draws.integers(0, words, count)]
+    positions = np.arange(count, dtype=np.uint32)
+    body, titles = (draws.integers(0, 255, count).astype(np.uint8) for _ in range(2))
+    results: list[scan.Grouped] = []
+    for native in (scan.native(), None):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(scan, "native", lambda native=native: native)
+            results.append(scan.group(hashes, positions, body, titles))
+    for a, b in zip(*results, strict=True):
+        assert a.dtype == b.dtype
+        assert (a == b).all()
+    grouped = results[0]
+    assert grouped.words.tolist() == sorted(set(hashes.tolist()))
+    for i, word in enumerate(grouped.words):
+        own = slice(grouped.starts[i], grouped.starts[i + 1])
+        assert grouped.positions[own].tolist() == np.flatnonzero(hashes == word).tolist()
+        assert (body[grouped.positions[own]] == grouped.body[own]).all()
+        assert (titles[grouped.positions[own]] == grouped.titles[own]).all()
+
+
+def test_many_words_are_grouped() -> None:
+    hashes = np.random.default_rng(1).integers(0, 2**64, 50_000, np.uint64)
+    hashes = np.concatenate((hashes, hashes[::-1]))
+    positions, none = np.arange(100_000, dtype=np.uint32), np.zeros(100_000, np.uint8)
+    grouped = scan.group(hashes, positions, none, none)
+    assert (np.diff(grouped.starts) == 2).all()
+    assert (hashes[grouped.positions] == np.repeat(grouped.words, 2)).all()
+
+
 def test_bytes_find_the_nearest() -> None:
     rows = vectors(5000, 384, 1)
     held = as_bytes(rows)

@@ -140,6 +140,12 @@ int hr_scan_ranges(const hr_bytes*, const uint8_t* allowed, int count, const int
 // The same of single rows.
 int hr_scan_rows(const hr_bytes*, int64_t count, const int64_t* wanted, const int8_t* q, float scale,
                  int k, int32_t* places, float* scores);
+// The same arrays ordered by hash, equal ones as they came; words: each hash once, ascending, and in
+// `starts` where each begins, with the end after the last. Returns how many words there are. Room:
+// for as many words as hashes, and one more start.
+int64_t hr_group(int64_t count, const uint64_t* hashes, const uint32_t* positions,
+                 const uint8_t* body, const uint8_t* titles, uint64_t* words, int64_t* starts,
+                 uint32_t* by_word, uint8_t* body_by_word, uint8_t* titles_by_word);
 int64_t hr_count_seen(int64_t count, const uint32_t* positions, const uint8_t* seen);
 // scores[p] += gain * times / (times + norms[p]), times = body + title_weight * titles, where p may
 // be seen.

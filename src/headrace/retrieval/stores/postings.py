@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from headrace.kernels.scan import Floats, Mask, bm25_add, count_seen
+from headrace.kernels.scan import Floats, Mask, bm25_add, count_seen, group
 from headrace.retrieval.stores.words import Hashes, Unpacked
 
 K1 = 1.2
@@ -66,18 +66,15 @@ def merge(older: Run, newer: Run) -> Run:
 def _sorted(
     first: int, chunks: int, hashes: Hashes, positions: Positions, body: Counts, titles: Counts
 ) -> Run:
-    order = np.argsort(hashes, kind="stable")  # stable: positions stay ascending
-    ordered = hashes[order]
-    changes = np.flatnonzero(ordered[1:] != ordered[:-1]) + 1
-    starts = np.concatenate(([0], changes, [len(ordered)])) if len(ordered) else np.zeros(1)
+    grouped = group(hashes, positions, body, titles)  # positions stay ascending
     return Run(
         first=first,
         chunks=chunks,
-        words=ordered[starts[:-1].astype(np.int64)],
-        starts=starts.astype(np.int64),
-        positions=positions[order],
-        body=body[order],
-        titles=titles[order],
+        words=grouped.words,
+        starts=grouped.starts,
+        positions=grouped.positions,
+        body=grouped.body,
+        titles=grouped.titles,
     )
 
 

@@ -20,6 +20,10 @@ DOCUMENT = (
     "d.id, d.source, d.title, d.media_type, d.modified_s, d.integrity, d.sha256, d.readers, "
     "d.metadata, d.chunks, d.superseded_by, d.conflicts"
 )
+_PASSAGE = (
+    "d.id, d.source, d.title, d.modified_s, d.integrity, d.metadata, d.superseded_by, d.conflicts"
+)
+_INTEGRITY = {integrity.value: integrity for integrity in Integrity}
 _MANY = 500
 
 
@@ -124,29 +128,32 @@ def passages(
 ) -> list[Passage]:
     """Chunks by row, each with its score, in that order; all in one or a few statements."""
     chunks = {
-        row[0]: row[1:] for row in _by_row(connection, f"c.row, {CHUNK}", "chunks c", "c", rows)
-    }
-    wanted = list({chunk[0] for chunk in chunks.values()})
-    documents = {
         row[0]: row[1:]
-        for row in _by_row(connection, f"d.row, {DOCUMENT}", "documents d", "d", wanted)
+        for row in _by_row(
+            connection,
+            f"c.row, {_PASSAGE}, {CHUNK}",
+            "chunks c JOIN documents d ON d.row = c.document",
+            "c",
+            rows,
+        )
     }
     found: list[Passage] = []
     for i, row in enumerate(rows):
-        chunk = chunks[row]
-        document = documents[chunk[0]]
+        id, source, title, modified_s, integrity, metadata, superseded_by, conflicts, *chunk = (
+            chunks[row]
+        )
         found.append(
             Passage(
-                chunk=chunk_of(document[0], chunk),
-                title=document[2],
-                source=document[1],
-                modified_s=document[4],
-                integrity=Integrity(document[5]),
-                metadata=dict(_metadata(document[8])),
+                chunk=chunk_of(id, chunk),
+                title=title,
+                source=source,
+                modified_s=modified_s,
+                integrity=_INTEGRITY[integrity],
+                metadata=dict(_metadata(metadata)),
                 score=scores[i],
                 features={} if features is None else features[i],
-                superseded_by=document[10],
-                conflicts=_texts(document[11]),
+                superseded_by=superseded_by,
+                conflicts=_texts(conflicts),
             )
         )
     return found

@@ -77,6 +77,8 @@ def connect(
             f"synchronous={synchronous}",
             "secure_delete=FAST",  # overwritten where it costs no page more; `purge` does the rest
             "temp_store=MEMORY",
+            # The writer minds its log itself (`writer`); this is for rows as large as books.
+            "wal_autocheckpoint=8192",
             f"cache_size=-{8192 if readonly else 65536}",
             # What is read lies where it falls in the file: mapped, a row costs no call.
             *(("query_only=ON", f"mmap_size={_MAPPED_BYTES}") if readonly else ()),

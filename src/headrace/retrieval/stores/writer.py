@@ -10,7 +10,7 @@ import queue
 import sqlite3
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,6 +20,8 @@ from headrace.retrieval.stores.schema import connect, unavailable
 T = TypeVar("T")
 Work = Callable[[sqlite3.Connection], T]
 _TOGETHER = 64
+_CHANGES = 4096
+"""So many rows are changed between two rounds of moving the log into the file: some 8 MB."""
 
 
 class _Job:
@@ -77,6 +79,7 @@ class Writer:
 
     def _loop(self) -> None:
         connection: sqlite3.Connection | None = None
+        log = _Log(self._directory)
         while (job := self._jobs.get()) is not None:
             jobs, ending = [job], False
             with contextlib.suppress(queue.Empty):
@@ -90,14 +93,58 @@ class Writer:
             try:
                 connection = connection or connect(self._directory, synchronous=self._synchronous)
                 _run(connection, jobs, self._directory)
+                log.wrote(connection)
             except BaseException as error:  # noqa: BLE001 - whoever waits is told
                 for job in jobs:
                     if not job.future.done():
                         job.future.set_exception(_told(error, self._directory))
             if ending:
                 break
+        log.close()
         if connection is not None:
             connection.close()
+
+
+class _Log:
+    """Moves what was committed from the log into the file, beside the writer.
+
+    A commit is durable once it is in the log, so nobody need wait for that. Who writes faster than
+    the disk takes it does the moving itself, so that the log stays as large as a few commits.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="index-log")
+        self._connection: sqlite3.Connection | None = None
+        self._moving: Future[None] | None = None
+        self._moved = 0
+
+    def wrote(self, connection: sqlite3.Connection) -> None:
+        """Called by the writer between its transactions."""
+        if connection.total_changes - self._moved < _CHANGES:
+            return
+        self._moved = connection.total_changes
+        if self._moving is None or self._moving.done():
+            self._moving = self._thread.submit(self._move)
+            return
+        self._moving.exception()
+        _checkpoint(connection)
+
+    def close(self) -> None:
+        self._thread.shutdown(wait=True)
+        if self._connection is not None:
+            self._connection.close()
+
+    def _move(self) -> None:
+        with contextlib.suppress(StoreUnavailable):  # then the writer's next round does it
+            self._connection = self._connection or connect(self._directory)
+            _checkpoint(self._connection)
+
+
+def _checkpoint(connection: sqlite3.Connection) -> None:
+    # What cannot be moved, as on a full disk, stays in the log and is read from there.
+    with contextlib.suppress(sqlite3.Error):
+        connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
 
 def _run(connection: sqlite3.Connection, jobs: list[_Job], directory: Path) -> None:
