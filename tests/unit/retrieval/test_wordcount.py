@@ -15,7 +15,21 @@ TEXTS = st.one_of(
     st.text(max_size=60),
     st.lists(
         st.sampled_from(
-            ["River", "rivers", "MILL", "mills'", "Élan", "İstanbul", "水車", "a1b2", "x" * 70, "_"]
+            [
+                "River",
+                "rivers",
+                "MILL",
+                "mills'",
+                "Élan",
+                "İstanbul",
+                "水車",
+                "a1b2",
+                "x" * 70,
+                "_",
+                "ΑΣ'Α",
+                "β-cell",
+                "e\u0301",
+            ]
         ),
         max_size=20,
     ).map(" ".join),

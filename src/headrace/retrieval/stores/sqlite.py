@@ -24,6 +24,8 @@ from headrace.retrieval.stores.writer import Writer
 from headrace.types import Chunk, SourceDocument
 
 T = TypeVar("T")
+_MANY = 256
+"""Documents that are worth a thread's hop before they are written."""
 
 
 class SqliteStore:
@@ -79,9 +81,13 @@ class SqliteStore:
     # --- changes ----------------------------------------------------------------------------------
 
     async def put(self, entries: Sequence[Entry]) -> str:
+        prepared = None
+        if len(entries) >= _MANY:  # beside what is written meanwhile
+            prepared = await self._thread(lambda: writing.prepare(entries))
+
         def prepare() -> Callable[[sqlite3.Connection], int]:
-            prepared = writing.prepare(entries)
-            return lambda connection: writing.put(connection, prepared)
+            ready = writing.prepare(entries) if prepared is None else prepared
+            return lambda connection: writing.put(connection, ready)
 
         return self._snapshot(await self._writer.run(prepare))
 
@@ -233,8 +239,11 @@ class SqliteStore:
             except sqlite3.Error as error:
                 raise schema.unavailable(self._directory, error) from error
 
+        return await self._thread(run)
+
+    async def _thread(self, work: Callable[[], T]) -> T:
         try:
-            job = asyncio.get_running_loop().run_in_executor(self._threads, run)
+            job = asyncio.get_running_loop().run_in_executor(self._threads, work)
         except RuntimeError as error:
             raise StoreUnavailable(f"the index in {self._directory} is closed") from error
         return await job

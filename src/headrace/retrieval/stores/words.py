@@ -12,7 +12,7 @@ import unicodedata
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -27,9 +27,13 @@ _UNSPACED = (
 )
 _ASCII = re.compile(r"[a-z0-9]+")
 _ANY = re.compile(rf"[{_UNSPACED}]|(?:(?![{_UNSPACED}])[^\W_])+")
+_FOREIGN = re.compile(r"[A-Za-z0-9]*[^\x00-\x7f](?:[A-Za-z0-9]|[^\x00-\x7f])*")
+"""Letters and digits that are not all ASCII, together with what is no letter: neither accents nor
+case of what is around them can matter to them."""
 _MARKS = re.compile(r"[\u0300-\u036f]")
 _MAX_COUNT = 255
 _KEPT_WORDS = 1 << 18
+_KEPT_RUNS = 1 << 14
 
 STOPWORDS = frozenset(
     re.findall(
@@ -126,7 +130,18 @@ def _spelled(text: str) -> bytes:
     """The words of a text as `wordcount.Counter` tells them apart."""
     if text.isascii():
         return text.encode()
-    return " ".join(words(text)).encode("utf-8", "surrogatepass")
+    whole = "\u03a3" in text  # its lower case depends on what stands around it
+    spelled = " ".join(words(text)) if whole else _FOREIGN.sub(_spelled_run, text)
+    return spelled.encode("utf-8", "surrogatepass")
+
+
+def _spelled_run(run: re.Match[str]) -> str:
+    return _spelled_word(run[0])
+
+
+@lru_cache(_KEPT_RUNS)
+def _spelled_word(run: str) -> str:
+    return f" {' '.join(words(run))} "
 
 
 class Unpacked(NamedTuple):

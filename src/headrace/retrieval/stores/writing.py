@@ -4,6 +4,7 @@ Each leaves documents, chunks, words, attributes and vectors in step, raises the
 and says what is gone in `removed`.
 """
 
+import hashlib
 import json
 import sqlite3
 from collections import Counter
@@ -243,16 +244,17 @@ def _insert(
     for prepared in entries:
         row += 1
         document, parts = prepared.entry.document, prepared.entry.chunks
+        text = encode(document.text)
         readers = None if document.readers is None else sorted(document.readers)
         documents.append(
             (
                 *(row, document.id, document.source, document.title, document.media_type),
-                *(document.modified_s, document.integrity.value, bytes.fromhex(document.sha256)),
+                *(document.modified_s, document.integrity.value, hashlib.sha256(text).digest()),
                 *(None if readers is None else dump(readers), dump_metadata(document.metadata)),
                 *(len(parts), *marks.get(document.id, ("", "[]"))),
             )
         )
-        texts.append((row, encode(document.text)))
+        texts.append((row, text))
         asked += [(key, value, row) for key, value in attributes(document.metadata, readers)]
         for generation, data in prepared.entry.vectors.items():
             size = len(data) // max(1, len(parts))
@@ -261,11 +263,13 @@ def _insert(
             )
         for chunk, terms in zip(parts, prepared.terms, strict=True):
             chunk_row += 1
+            said = text if chunk.text == document.text else encode(chunk.text)
+            embedded = encode(chunk.embedded) if chunk.headings else said
             chunks.append(
                 (
                     *(chunk_row, row, chunk.ordinal, chunk.start, chunk.end, chunk.parent_start),
                     *(chunk.parent_end, chunk.tokens, dump(chunk.headings)),
-                    *(bytes.fromhex(chunk.sha256), terms.length, terms.packed, encode(chunk.text)),
+                    *(hashlib.sha256(embedded).digest(), terms.length, terms.packed, said),
                 )
             )
     many = connection.executemany
