@@ -7,7 +7,7 @@ from pathlib import Path
 from headrace.errors import ModelNotFound
 from headrace.retrieval.chunking import Chunker, Chunking
 from headrace.retrieval.contracts import IndexStore, Scope
-from headrace.retrieval.homes import Home
+from headrace.retrieval.homes.contracts import Home
 from headrace.retrieval.library import Fetch, Library, Search
 from headrace.retrieval.vectors import rows
 from headrace.testing.embedder import HashEmbedder

@@ -19,7 +19,7 @@ from headrace.types import Embedder, Errand, IndexOwner, IndexSpec
 if TYPE_CHECKING:
     from headrace.retrieval.chunking import Chunker
     from headrace.retrieval.contracts import IndexStore
-    from headrace.retrieval.homes import Home
+    from headrace.retrieval.homes.contracts import Home
     from headrace.retrieval.library import Library
     from headrace.retrieval.opened import Seeker
 
@@ -89,10 +89,10 @@ def index_home(settings: Settings) -> "Home":
     """
     directory, url = index_dir(settings), index_url(settings)
     if not url:
-        from headrace.retrieval.homes import OnDisk
+        from headrace.retrieval.homes.directory import OnDisk
 
         return OnDisk(directory)
-    from headrace.retrieval.stores.postgres.home import OnPostgres
+    from headrace.retrieval.homes.postgres import OnPostgres
 
     chosen = settings.retrieval
     if not (chosen.home or chosen.url) and any(directory.glob(_RECORDS)):

@@ -16,7 +16,8 @@ from headrace.errors import ConfigError, HeadraceError, InvalidParameter, NotFou
 from headrace.retrieval import catalog
 from headrace.retrieval.chunking import Chunker
 from headrace.retrieval.contracts import Scope
-from headrace.retrieval.homes import Home, OnDisk
+from headrace.retrieval.homes.contracts import Home
+from headrace.retrieval.homes.directory import OnDisk
 from headrace.retrieval.opened import EVERYTHING, OpenIndex, Seek
 from headrace.retrieval.parsing import Limits, ParserPool
 from headrace.retrieval.shelving import Place, check_name, missing

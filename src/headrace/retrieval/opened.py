@@ -17,7 +17,7 @@ from headrace.retrieval import catalog, vectors
 from headrace.retrieval.chunking import Chunker
 from headrace.retrieval.contracts import DocumentRow, Entry, Generation, IndexStore, Scope
 from headrace.retrieval.doubling import Doubling
-from headrace.retrieval.homes import Beside, Home
+from headrace.retrieval.homes.contracts import Beside, Home
 from headrace.retrieval.parsing import ParserPool, Raw, Reading, Refusal, Unreadable, document
 from headrace.retrieval.pinned import Pinned
 from headrace.retrieval.shelving import Place

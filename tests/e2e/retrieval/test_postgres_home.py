@@ -12,9 +12,9 @@ import pytest
 from databases import postgres_server
 from headrace.config import IndexSettings, SourceSettings
 from headrace.errors import ConfigError, Conflict, NotFound, StoreUnavailable
+from headrace.retrieval.homes.postgres import NAMESPACE, OnPostgres, namespace_of
 from headrace.retrieval.library import Library
 from headrace.retrieval.migrate import Migration, Phase
-from headrace.retrieval.stores.postgres.home import NAMESPACE, OnPostgres, namespace_of
 from headrace.testing.embedder import HashEmbedder
 from headrace.types import DocumentState, NewDocument, SearchRequest
 from index_library import BLUE, RED, errand, library, other_model, spec, text

@@ -8,8 +8,8 @@ import pytest
 from headrace.app.indexes import index_home, tidying
 from headrace.config import RetrievalSettings, Settings, StoreSettings, index_url
 from headrace.errors import ConfigError
-from headrace.retrieval.homes import OnDisk
-from headrace.retrieval.stores.postgres.home import OnPostgres
+from headrace.retrieval.homes.directory import OnDisk
+from headrace.retrieval.homes.postgres import OnPostgres
 from index_library import errand, library, spec
 
 PG = "postgresql://me@db/one"

@@ -1,102 +1,22 @@
-"""What keeps the indexes of an installation: records, stores, and what is known beside them.
-
-Two kinds: a directory (`OnDisk`), and one PostgreSQL that many replicas share
-(`stores.postgres.home.OnPostgres`).
-
-Invariants: an index appears and disappears whole, for every process at once; of one name and owner
-there is one, and a later making of the name is told apart by its `Place.uid`.
-"""
+"""Indexes in a directory of this machine, one directory each."""
 
 import asyncio
 import contextlib
 import fcntl
 import os
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
-from headrace.errors import Conflict, StoreUnavailable
+from headrace.errors import StoreUnavailable
 from headrace.retrieval.contracts import IndexStore
+from headrace.retrieval.homes.contracts import Beside, busy
 from headrace.retrieval.refused import Refused
 from headrace.retrieval.shelving import Place, Shelf, write_bytes
 from headrace.retrieval.stores.sqlite import SqliteStore
 from headrace.retrieval.sync.freshness import SourceStanding, standing_of
 from headrace.retrieval.sync.state import SyncState
 from headrace.types import DocumentStatus, IndexOwner, IndexSpec
-
-
-class Beside(Protocol):
-    """What is known of one index and is not in its store."""
-
-    async def refuse(self, refused: Iterable[DocumentStatus], read: Iterable[str]) -> None:
-        """Remember documents that could not be read; forget those that were, or are gone."""
-        ...
-
-    async def refused(self, id: str) -> DocumentStatus | None: ...
-
-    async def all_refused(self, *, after: str = "", limit: int) -> Sequence[DocumentStatus]:
-        """By id."""
-        ...
-
-    async def count_refused(self) -> int: ...
-
-    async def plan(self) -> bytes | None:
-        """Of a migration of its embedding model; None = there is none."""
-        ...
-
-    async def set_plan(self, plan: bytes | None) -> None: ...
-
-    async def synced(self, standing: SourceStanding) -> None:
-        """A sync of a source has ended, well or not."""
-        ...
-
-    async def sources(self) -> Mapping[str, SourceStanding]:
-        """Those that were synced, by name."""
-        ...
-
-
-class Home(Protocol):
-    """Where indexes are."""
-
-    purges_at_once: bool
-    """Whether overwriting deleted text is cheap enough to do it in the request that deletes."""
-
-    async def find(self, name: str, owner: IndexOwner) -> Place | None:
-        """Of this owner; None where there is none, whatever the name."""
-        ...
-
-    async def all(self) -> Sequence[Place]:
-        """Of everybody."""
-        ...
-
-    async def create(self, spec: IndexSpec) -> Place:
-        """Raises: InvalidParameter, Conflict, StoreUnavailable."""
-        ...
-
-    async def delete(self, place: Place) -> None:
-        """The record with all that it is of. Raises: NotFound: Somebody else was faster."""
-        ...
-
-    async def store(self, place: Place) -> IndexStore:
-        """Its store, open."""
-        ...
-
-    def beside(self, place: Place) -> Beside: ...
-
-    def alone(self, place: Place, work: str) -> AbstractAsyncContextManager[None]:
-        """Nobody else does this work on this index until the block ends, on no machine.
-
-        Raises: Conflict: Somebody does.
-        """
-        ...
-
-    async def check(self) -> None:
-        """Whether it can keep any. Raises: ConfigError, StoreUnavailable."""
-        ...
-
-    async def close(self) -> None: ...
 
 
 class OnDisk:
@@ -208,10 +128,3 @@ def _standings(path: Path) -> dict[str, SourceStanding]:
         return {name: standing_of(state, name) for name in state.sources()}
     finally:
         state.close()
-
-
-def busy(place: Place, work: str) -> Conflict:
-    """What `Home.alone` raises."""
-    return Conflict(
-        f"somebody else is at {work} of the index {place.spec.name!r}; try again when it is done"
-    )

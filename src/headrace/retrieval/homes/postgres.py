@@ -19,7 +19,7 @@ import msgspec
 
 from headrace.errors import InvalidParameter, StoreUnavailable
 from headrace.retrieval.contracts import IndexStore
-from headrace.retrieval.homes import Beside, busy
+from headrace.retrieval.homes.contracts import Beside, busy
 from headrace.retrieval.shelving import Place, check_name, is_name, missing, taken
 from headrace.retrieval.stores.postgres import connections, schema
 from headrace.retrieval.stores.postgres.connections import Connections
