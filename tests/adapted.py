@@ -24,7 +24,7 @@ def fill(decoder: Decoder) -> None:
     generator = torch.Generator().manual_seed(7)
     for wrapper in adapters.wrappers(decoder).values():
         for own, parameter in wrapper.own_parameters().items():
-            noise = torch.randn(parameter.shape, generator=generator) * 0.2
+            noise = torch.randn(parameter.shape, generator=generator) * 0.1
             if own == "lora_magnitude_vector":
                 parameter.data.mul_(1 + noise)
             else:

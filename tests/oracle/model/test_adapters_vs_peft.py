@@ -98,7 +98,7 @@ def test_forward_gradients_merge_and_unmerge_are_those_of_peft(directory: Path, 
         for own, parameter in wrapper.own_parameters().items():
             grad = their_parameter(named, module, own).grad
             assert parameter.grad is not None
-            assert adapted.error(parameter.grad, grad) <= 1e-5, (module, own)
+            assert adapted.error(parameter.grad, grad) <= 5e-6, (module, own)
     assert all(p.grad is None for p in decoder.parameters() if not p.requires_grad)
 
     before = ours.detach()
