@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from headrace import __version__
+from headrace.app.indexes import source_ages
 from headrace.app.local import LocalEmbedder
 from headrace.app.models import fronted_models, served_models
 from headrace.config import Settings
@@ -66,7 +67,7 @@ class House:
         library: "Library | None" = None,
     ) -> None:
         from headrace.gateway.load import Load
-        from headrace.gateway.scrape import budgets_of
+        from headrace.gateway.scrape import budgets_of, now_and_then
         from headrace.observe.metrics import Metrics
 
         self._client = client
@@ -86,6 +87,7 @@ class House:
         self.metrics = Metrics()
         self.reloader: Reloader | None = None
         self._budgets = None if control is None else budgets_of(control.database)
+        self._sources = None if library is None else now_and_then(source_ages(library))
         self.traces: Traces | None = None
         self.exporter: Exporter | None = None
 
@@ -179,6 +181,7 @@ class House:
             health=self._health,
             engine_stats=self._engine_stats,
             budgets=self._budgets,
+            sources=self._sources,
             sinks=(RequestLog(),),
             traces=self.traces,
             detail_sinks=tuple(s for s in (self.traces, self.exporter) if s is not None),

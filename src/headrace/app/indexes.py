@@ -4,7 +4,8 @@ import asyncio
 import contextlib
 import importlib.util
 import logging
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -17,6 +18,8 @@ from headrace.errors import ConfigError, HeadraceError, MissingExtra, ModelNotFo
 from headrace.types import Embedder, Errand, IndexOwner, IndexSpec
 
 if TYPE_CHECKING:
+    from headrace.gateway.control import Control
+    from headrace.observe.gauges import SourceAge
     from headrace.retrieval.chunking import Chunker
     from headrace.retrieval.contracts import IndexStore
     from headrace.retrieval.homes.contracts import Home
@@ -145,6 +148,50 @@ async def _tidy(library: "Library", every_s: int) -> None:
             _LOG.exception("a bug while purging indexes")
             left = 1
         wait_s = min(every_s, _AGAIN_S) if left else every_s
+
+
+def source_ages(library: "Library") -> "Callable[[float], Awaitable[Sequence[SourceAge]]]":
+    """How far each index is behind each of its sources, as metrics and alerts have it."""
+    from headrace.observe.gauges import SourceAge
+
+    async def look(now_s: float) -> "Sequence[SourceAge]":
+        return [
+            SourceAge(
+                org=each.owner.org,
+                team=each.owner.team,
+                index=each.index,
+                source=each.freshness.source,
+                complete_s=each.freshness.complete_s,
+                behind_s=each.freshness.behind_s,
+                objective_s=each.freshness.objective_s,
+                why=each.freshness.why,
+                items=each.items,
+            )
+            for each in await library.freshness(now_s=now_s)
+        ]
+
+    return look
+
+
+@contextlib.asynccontextmanager
+async def watching(
+    settings: Settings, library: "Library", control: "Control | None"
+) -> AsyncGenerator[None]:
+    """Tell whoever `alerts` names of sources that are too far behind, until the end of the block.
+
+    Raises: ConfigError.
+    """
+    from headrace.gateway.http import stop
+    from headrace.gateway.source_alerts import SourceAlerts
+
+    ages = source_ages(library)
+    database = None if control is None else control.database
+    alerts = SourceAlerts(lambda: ages(time.time()), settings.alerts, database=database)
+    task = asyncio.create_task(alerts.run())
+    try:
+        yield
+    finally:
+        await stop(task)
 
 
 async def _any(settings: Settings) -> bool:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from headrace import __version__
 from headrace.app.house import House, SettingsSource, following, working_off
-from headrace.app.indexes import check_home, open_library, tidying, with_embedder
+from headrace.app.indexes import check_home, open_library, tidying, watching, with_embedder
 from headrace.app.local import local_chat, local_embedder, local_engine
 from headrace.app.stores import answer_shelf, batch_queue, stored_responses
 from headrace.config import Settings, secret, state_dir, store_url, trace_url
@@ -102,6 +102,7 @@ async def _serve(
             library = await stack.enter_async_context(open_library(settings))
             await check_home(settings, library)
             await stack.enter_async_context(tidying(settings, library))
+            await stack.enter_async_context(watching(settings, library, control))
         house = House(
             client=client,
             chat=chat,

@@ -14,7 +14,7 @@ from headrace.gateway.load import Load
 from headrace.gateway.prices import Prices
 from headrace.gateway.stored import StoredResponses
 from headrace.gateway.traces import Traces
-from headrace.observe.gauges import BudgetLeft
+from headrace.observe.gauges import BudgetLeft, SourceAge
 from headrace.observe.metrics import EngineStats, Metrics
 from headrace.observe.usage import UsageSink
 from headrace.providers.residency import Residency
@@ -129,6 +129,8 @@ class Services:
     """Asked at each view of /metrics."""
     budgets: Callable[[], Awaitable[Sequence[BudgetLeft]]] | None = None
     """So too; None = there are no limits."""
+    sources: Callable[[], Awaitable[Sequence[SourceAge]]] | None = None
+    """So too; None = there are no indexes."""
     sinks: tuple[UsageSink, ...] = ()
     """Get every usage record, beside the metrics."""
     traces: Traces | None = None

@@ -243,18 +243,24 @@ class Library:
         return left
 
     async def freshness(self, *, now_s: float) -> Sequence[IndexFreshness]:
-        """Of every source that the settings have or a sync has left a standing of."""
+        """Of every source that the settings have or a sync has left a standing of.
+
+        Those of an index that is still to be made were never synced.
+        """
+        known = {
+            (place.spec.name, place.spec.owner): await self.home.beside(place).sources()
+            for place in await self.home.all()
+        }
         found: list[IndexFreshness] = []
-        for place in await self.home.all():
-            known = await self.home.beside(place).sources()
-            wanted = self.sources(place.spec.name, place.spec.owner)
-            for name in sorted({*known, *wanted}):
-                objective_s = wanted[name].fresh_s if name in wanted else 0
-                standing = known.get(name, SourceStanding(source=name))
+        for name, owner in dict.fromkeys((*known, *self._sources)):
+            wanted, left = self.sources(name, owner), known.get((name, owner), {})
+            for source in sorted({*left, *wanted}):
+                objective_s = wanted[source].fresh_s if source in wanted else 0
+                standing = left.get(source, SourceStanding(source=source))
                 found.append(
                     IndexFreshness(
-                        owner=place.spec.owner,
-                        index=place.spec.name,
+                        owner=owner,
+                        index=name,
                         freshness=freshness(standing, objective_s=objective_s, now_s=now_s),
                         items=standing.items,
                     )

@@ -293,6 +293,15 @@ alerts = Table(
 )
 """What was said of a window: each rule once."""
 
+source_alerts = Table(
+    "source_alerts",
+    metadata,
+    *(Column(name, Text, primary_key=True) for name in ("org", "team", "name", "source")),
+    Column("complete_s", BigInteger, primary_key=True, autoincrement=False),
+    number("at_s"),
+)
+"""That an index is behind a source: said once of each state that it was left in."""
+
 answers = Table(
     "answers",
     metadata,

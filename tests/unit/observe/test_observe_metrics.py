@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from headrace.config import LogSettings
 from headrace.errors import ConfigError
-from headrace.observe.gauges import MOST_BUDGETS, BudgetLeft, Standing
+from headrace.observe.gauges import MOST_BUDGETS, MOST_SOURCES, BudgetLeft, SourceAge, Standing
 from headrace.observe.logs import REQUEST, LineFormatter, RequestLog, configure, set_up
 from headrace.observe.metrics import EngineStats, Metrics
 from headrace.observe.usage import UsageRecord
@@ -38,6 +38,11 @@ NAMES = {
     "headrace_request_duration_seconds": "histogram",
     "headrace_budget_left_ratio": "gauge",
     "headrace_budgets": "gauge",
+    "headrace_index_source_behind_seconds": "gauge",
+    "headrace_index_source_items": "gauge",
+    "headrace_index_source_late": "gauge",
+    "headrace_index_source_objective_seconds": "gauge",
+    "headrace_index_sources": "gauge",
     "headrace_cost_usd": "counter",
     "headrace_requests": "counter",
     "headrace_upstream_requests": "counter",
@@ -67,6 +72,17 @@ RECORD = UsageRecord(
     first_token_s=0.2,
 )
 
+AGE = SourceAge(
+    org="acme",
+    team="red",
+    index="notes",
+    source="docs",
+    complete_s=100.0,
+    behind_s=90.0,
+    objective_s=60.0,
+    items={"searchable": 2, "failed": 1},
+)
+
 
 def test_names_are_frozen_and_counts_are_the_records() -> None:
     metrics = Metrics()
@@ -75,7 +91,7 @@ def test_names_are_frozen_and_counts_are_the_records() -> None:
     metrics.record(RECORD)
     stats = EngineStats(kv_blocks_used=1, kv_blocks_total=4, tokens={"prompt": 5})
     budget = BudgetLeft("team", "red", "nanousd", "month", 0.25)
-    standing = Standing(budgets=[budget], breakers={"r": "half-open"})
+    standing = Standing(budgets=[budget], breakers={"r": "half-open"}, sources=[AGE])
     families = list(text_string_to_metric_families(metrics.render(stats, standing).decode()))
     kinds = {
         family.name: family.type for family in families if not family.name.endswith("_created")
@@ -150,6 +166,27 @@ def test_no_client_and_no_budget_makes_series_without_end() -> None:
     assert found.count("headrace_budget_left_ratio{") == MOST_BUDGETS
     assert 'subject="key_0"' in found  # those with the least left
     assert "headrace_budgets 5000.0" in found
+
+
+def test_sources_are_told_with_those_furthest_beyond_first_and_never_synced_as_infinite() -> None:
+    metrics = Metrics()
+    assert "headrace_index" not in metrics.render(None, Standing()).decode()
+    named = '{index="notes",org="acme",source="docs",team="red"}'
+    found = metrics.render(None, Standing(sources=[AGE])).decode()
+    assert f"headrace_index_source_behind_seconds{named} 90.0" in found
+    assert f"headrace_index_source_objective_seconds{named} 60.0" in found
+    assert f"headrace_index_source_late{named} 1.0" in found
+    assert "headrace_index_source_items{" in found
+    never = replace(AGE, source="never", behind_s=None, complete_s=0.0)
+    fresh = [replace(AGE, source=f"s{n}", behind_s=1.0) for n in range(300)]
+    easy = replace(AGE, source="easy", behind_s=1e9, objective_s=0.0, items={})
+    found = metrics.render(None, Standing(sources=[*fresh, easy, AGE, never])).decode()
+    assert found.count("headrace_index_source_behind_seconds{") == MOST_SOURCES
+    assert 'source="never",team="red"} +Inf' in found
+    assert f"headrace_index_source_late{named} 1.0" in found
+    assert f"headrace_index_source_late{named.replace('docs', 'easy')} 0.0" in found
+    assert 'objective_seconds{index="notes",org="acme",source="easy"' not in found
+    assert "headrace_index_sources 303.0" in found
 
 
 def test_every_query_of_the_dashboard_names_a_metric_that_there_is() -> None:

@@ -18,6 +18,8 @@ class Freshness:
     """The index may lack what changed in so many seconds; None = it never had all of it."""
     objective_s: float
     """As far as it may be behind; 0 = nobody said."""
+    complete_s: float = 0.0
+    """The moment up to which the index has all of it, Unix time; 0 = it never had."""
     why: str = ""
     """What keeps it behind, where something is known."""
 
@@ -61,7 +63,13 @@ def freshness(standing: SourceStanding, *, objective_s: float, now_s: float) -> 
     if standing.stale_s and listed and standing.stale_s < listed:
         listed, why = standing.stale_s, why or "some of its items could not be fetched"
     behind = max(now_s - listed, 0.0) if listed else None
-    return Freshness(source=standing.source, behind_s=behind, objective_s=objective_s, why=why)
+    return Freshness(
+        source=standing.source,
+        behind_s=behind,
+        objective_s=objective_s,
+        complete_s=listed,
+        why=why,
+    )
 
 
 def alert(found: Freshness) -> None:

@@ -1,9 +1,9 @@
--- 0011
+-- 0012
 CREATE TABLE alembic_version (
 	version_num VARCHAR(32) NOT NULL, 
 	CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num)
 );
-INSERT INTO "alembic_version" VALUES('0011');
+INSERT INTO "alembic_version" VALUES('0012');
 CREATE TABLE alerts (
 	limit_id INTEGER NOT NULL, 
 	starts_s BIGINT NOT NULL, 
@@ -262,6 +262,15 @@ CREATE TABLE sessions (
 	PRIMARY KEY (id), 
 	UNIQUE (sha256), 
 	FOREIGN KEY(user) REFERENCES users (id)
+);
+CREATE TABLE source_alerts (
+	org TEXT NOT NULL, 
+	team TEXT NOT NULL, 
+	name TEXT NOT NULL, 
+	source TEXT NOT NULL, 
+	complete_s BIGINT NOT NULL, 
+	at_s BIGINT DEFAULT '0' NOT NULL, 
+	PRIMARY KEY (org, team, name, source, complete_s)
 );
 CREATE TABLE teams (
 	id TEXT NOT NULL, 
