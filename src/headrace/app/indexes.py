@@ -13,18 +13,22 @@ from typing import TYPE_CHECKING
 
 from headrace.app.local import open_embedder
 from headrace.app.paths import MINILM, bundled_model, embedding_name, embedding_path
-from headrace.config import Settings, index_dir, index_url
+from headrace.app.stores import open_store
+from headrace.config import Settings, index_dir, index_url, store_url
 from headrace.errors import ConfigError, HeadraceError, MissingExtra, ModelNotFound
 from headrace.types import Embedder, Errand, IndexOwner, IndexSpec
 
 if TYPE_CHECKING:
+    from headrace.gateway.caching.shelf import Shelf
     from headrace.gateway.control import Control
+    from headrace.gateway.stored import StoredResponses
     from headrace.observe.gauges import SourceAge
     from headrace.retrieval.chunking import Chunker
     from headrace.retrieval.contracts import IndexStore
     from headrace.retrieval.homes.contracts import Home
     from headrace.retrieval.library import Library
-    from headrace.retrieval.opened import Seeker
+    from headrace.retrieval.opened import Forgotten, Seeker
+    from headrace.store.database import Database
 
 _RECORDS = "*/*/index.json"
 _FIRST_S = 10
@@ -33,10 +37,17 @@ _LOG = logging.getLogger("headrace.retrieval")
 
 
 @contextlib.asynccontextmanager
-async def open_library(settings: Settings) -> "AsyncGenerator[Library]":
+async def open_library(
+    settings: Settings, *, forgotten: "Forgotten | None" = None
+) -> "AsyncGenerator[Library]":
     """The indexes that the settings name, those on the disk and those still to be made.
 
-    Raises: ConfigError.
+    Args:
+        settings: Where they are.
+        forgotten: Told of documents that are gone; None = the store is, for the services on it.
+
+    Raises:
+        ConfigError.
     """
     from headrace.retrieval.answering.grounding import Grounds
     from headrace.retrieval.answering.styles import StyleName
@@ -46,7 +57,12 @@ async def open_library(settings: Settings) -> "AsyncGenerator[Library]":
     ground = Grounds({bundled_model().name: StyleName.QUOTE})
     directory = index_dir(settings)
     library = Library(
-        directory, cut=_cut(settings), seek=_seek, ground=ground, home=index_home(settings)
+        directory,
+        cut=_cut(settings),
+        seek=_seek,
+        ground=ground,
+        home=index_home(settings),
+        forgotten=forgotten or into_store(settings),
     )
     async with library:
         library.settle(settings.indexes)
@@ -148,6 +164,50 @@ async def _tidy(library: "Library", every_s: int) -> None:
             _LOG.exception("a bug while purging indexes")
             left = 1
         wait_s = min(every_s, _AGAIN_S) if left else every_s
+
+
+def into(database: "Database") -> "Forgotten":
+    """Notes documents that are gone in an open store, whose services delete what quotes them."""
+    from headrace.store.quotes import forget
+
+    async def tell(owner: IndexOwner, index: str, documents: Sequence[str]) -> None:
+        now_s = int(time.time())
+        await database.write(
+            lambda c: forget(c, owner.org, owner.team, index, documents, now_s=now_s)
+        )
+
+    return tell
+
+
+def forgotten_in(
+    control: "Control | None", stored: "StoredResponses | None", shelf: "Shelf"
+) -> "Forgotten":
+    """Notes them where a service keeps what may quote them."""
+    if control is not None:
+        return into(control.database)
+    if stored is not None:
+        return into(stored.database)
+
+    async def tell(_owner: IndexOwner, _index: str, _documents: Sequence[str]) -> None:
+        shelf.forget()  # there is nothing else
+
+    return tell
+
+
+def into_store(settings: Settings) -> "Forgotten":
+    """The same from a command, which opens the store only where documents go and there is one."""
+
+    def nothing_kept() -> bool:
+        scheme, _, path = store_url(settings).partition(":///")
+        return scheme.startswith("sqlite") and not Path(path).exists()
+
+    async def tell(owner: IndexOwner, index: str, documents: Sequence[str]) -> None:
+        if nothing_kept():
+            return
+        async with open_store(settings) as database:
+            await into(database)(owner, index, documents)
+
+    return tell
 
 
 def source_ages(library: "Library") -> "Callable[[float], Awaitable[Sequence[SourceAge]]]":

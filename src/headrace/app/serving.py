@@ -11,9 +11,21 @@ from typing import TYPE_CHECKING
 
 from headrace import __version__
 from headrace.app.house import House, SettingsSource, following, working_off
-from headrace.app.indexes import check_home, open_library, tidying, watching, with_embedder
+from headrace.app.indexes import (
+    check_home,
+    forgotten_in,
+    open_library,
+    tidying,
+    watching,
+    with_embedder,
+)
 from headrace.app.local import local_chat, local_embedder, local_engine
-from headrace.app.stores import answer_shelf, batch_queue, stored_responses
+from headrace.app.stores import (
+    answer_shelf,
+    batch_queue,
+    following_deletions,
+    stored_responses,
+)
 from headrace.config import Settings, secret, state_dir, store_url, trace_url
 from headrace.errors import ConfigError
 
@@ -99,7 +111,9 @@ async def _serve(
         shelf = await stack.enter_async_context(answer_shelf(settings, control))
         library = None
         if vectors is not None or settings.embedding_routes or settings.indexes:
-            library = await stack.enter_async_context(open_library(settings))
+            library = await stack.enter_async_context(
+                open_library(settings, forgotten=forgotten_in(control, stored, shelf))
+            )
             await check_home(settings, library)
             await stack.enter_async_context(tidying(settings, library))
             await stack.enter_async_context(watching(settings, library, control))
@@ -131,6 +145,10 @@ async def _serve(
                 pipeline=house.metrics.pipelines.of("otlp"),
             )
         )
+        if library is not None:
+            await stack.enter_async_context(
+                following_deletions(settings, house.traces, queue, control, stored, shelf)
+            )
         live = house.open(settings)
         stack.push_async_callback(live.aclose)
         if queue is not None and control is not None:

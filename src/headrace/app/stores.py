@@ -1,5 +1,6 @@
 """Settings → what is kept: keys and ledger, traces, responses, cached answers, files, batches."""
 
+import asyncio
 import contextlib
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from headrace.gateway.caching.shelf import Shelf
     from headrace.gateway.control import Control
     from headrace.gateway.stored import StoredResponses
+    from headrace.gateway.traces import Traces
     from headrace.store.database import Database
 
 
@@ -111,3 +113,35 @@ def batch_queue(settings: Settings, database: "Database") -> "BatchQueue":
     )
     files = FileStore(database, open_blobs(database, state_dir(settings) / "files"), limits)
     return BatchQueue(files, max_lines=settings.batches.max_lines)
+
+
+@contextlib.asynccontextmanager
+async def following_deletions(
+    settings: Settings,
+    traces: "Traces | None",
+    queue: "BatchQueue | None",
+    control: "Control | None",
+    stored: "StoredResponses | None",
+    shelf: "Shelf",
+) -> AsyncGenerator[None]:
+    """Delete what quotes documents that are gone, until the end of the block."""
+    from headrace.gateway.forgetting import Forgetting
+    from headrace.gateway.http import stop
+
+    databases = [item.database for item in (control, stored) if item is not None]
+    if not databases:
+        yield
+        return
+    work = Forgetting(
+        databases[0],
+        traces=traces,
+        files=None if queue is None else queue.files,
+        shelf=shelf,
+        changes=None if control is None else control.changes,
+        scrub_s=min(60.0, settings.retrieval.purge_s),
+    )
+    task = asyncio.create_task(work.run())
+    try:
+        yield
+    finally:
+        await stop(task)

@@ -15,7 +15,7 @@ from headrace.gateway.flight import Flight
 from headrace.gateway.http import Exchange
 from headrace.gateway.services import Services
 from headrace.gateway.table import DataRoute
-from headrace.types import Caller, Priority, Usage
+from headrace.types import Caller, Priority, Quote, Usage
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,6 +36,8 @@ class LineAnswer:
     body: bytes
     usage: Usage
     error: HeadraceError | None
+    quotes: tuple[Quote, ...] = ()
+    """Documents that it may quote."""
 
 
 async def run_line(
@@ -76,6 +78,7 @@ async def run_line(
         body=b"".join(sent.parts),
         usage=Usage() if flight is None else flight.usage,
         error=None if flight is None else flight.error,
+        quotes=() if flight is None else tuple(dict.fromkeys(flight.trail.quotes)),
     )
 
 

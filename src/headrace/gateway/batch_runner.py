@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from sqlalchemy import Row
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from headrace.errors import HeadraceError, LimitExceeded, ServiceError, StoreUnavailable
 from headrace.gateway.batch_input import CHUNK_LINES, Checker, split
@@ -31,6 +32,7 @@ from headrace.gateway.table import DataRoute
 from headrace.store import batches
 from headrace.store.batches import EndedLine, Line, Result
 from headrace.store.blobs import read_all
+from headrace.store.quotes import Holder, record
 from headrace.types import Caller
 from headrace.wire.batch_calls import encode_answer, read_line
 
@@ -379,7 +381,13 @@ class BatchRunner:
             body=answer.body,
         )
         result = Result(answer.status < 400, text.decode(), answer.usage)
-        await self._until_written(lambda c: batches.finish_line(c, self._worker, line, result))
+        holder = Holder(request=_request_id(line), batch=batch.id)
+
+        async def keep(connection: AsyncConnection) -> None:
+            await batches.finish_line(connection, self._worker, line, result)
+            await record(connection, holder, answer.quotes)
+
+        await self._until_written(keep)
 
     async def _until_written(self, work: Callable[[Any], Awaitable[Any]]) -> None:
         """An answer that was paid for waits for the database, as long as the line is ours."""

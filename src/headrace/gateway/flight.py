@@ -171,6 +171,8 @@ class Flight:
             first_token_s=self._first,
             legs=tuple(self.trail.legs),
             notes=tuple(self.trail.notes),
+            quotes=tuple(dict.fromkeys(self.trail.quotes)),
+            continues=tuple(self.trail.continues),
             cache=self.trail.cache,
             cost_nanousd=None if settled is None else settled.cost_nanousd,
         )

@@ -19,7 +19,7 @@ from headrace.gateway.flight import Flight
 from headrace.gateway.http import Exchange, closing, unless_left
 from headrace.gateway.messages import every
 from headrace.gateway.services import Services
-from headrace.gateway.stored import StoredResponses
+from headrace.gateway.stored import StoredResponses, requests_of
 from headrace.gateway.streams import Tail, merge, send_stream
 from headrace.types import Caller, Event
 from headrace.wire import responses_lists, responses_request
@@ -38,6 +38,7 @@ async def responses(services: Services, exchange: Exchange, flight: Flight, call
     served = find(services, call.request.model, caller)
     name_flight(flight, served, streamed=call.stream, end_user=call.end_user)
     call = await _resumed(services.responses, call, caller)
+    flight.trail.continues += requests_of(call.previous, call.references)
     request = replace(
         call.request,
         caller=caller,
@@ -144,7 +145,13 @@ class _Keeping:
             return
         items = stored_items(self._call.items, of=body["id"])
         try:
-            await self._store.keep(self._caller, body, items, previous=self._call.previous)
+            await self._store.keep(
+                self._caller,
+                body,
+                items,
+                previous=self._call.previous,
+                trail=self._call.request.trail,
+            )
         except StoreUnavailable as error:
             _LOG.warning("the answer %s is not stored: %s", body["id"], error.message)
             self.encoder.stored = False

@@ -19,7 +19,7 @@ from headrace.gateway.http import stop
 from headrace.store import responses as store
 from headrace.store.database import Database
 from headrace.store.responses import Kept, Link, Owner
-from headrace.types import Caller
+from headrace.types import Caller, Trail
 
 LONGEST = 1000
 """Answers in one conversation."""
@@ -61,10 +61,21 @@ class StoredResponses:
         self._max_bytes = max_bytes
         self._clock = clock
 
+    @property
+    def database(self) -> Database:
+        """Where they are."""
+        return self._database
+
     async def keep(
-        self, caller: Caller, body: Mapping[str, Any], items: Sequence[Item], *, previous: str
+        self,
+        caller: Caller,
+        body: Mapping[str, Any],
+        items: Sequence[Item],
+        *,
+        previous: str,
+        trail: Trail,
     ) -> None:
-        """Store an answer. Raises: StoreUnavailable."""
+        """Store an answer, and what it quotes. Raises: StoreUnavailable."""
         now_s = int(self._clock())
         kept = Kept(
             id=body["id"],
@@ -75,6 +86,8 @@ class StoredResponses:
             previous=previous,
             input=_encode(items),
             body=_encode(body),
+            quotes=tuple(dict.fromkeys(trail.quotes)),
+            continues=tuple(trail.continues),
         )
         await self._database.write(lambda connection: store.keep(connection, kept))
 
@@ -199,6 +212,12 @@ def _missing(id: str, *, of: str = "", param: str | None = None) -> NotFound:
             param=_PREVIOUS,
         )
     return NotFound(f"there is no response {id[:80]!r}", param=param)
+
+
+def requests_of(previous: str, references: Sequence[str]) -> list[str]:
+    """Those whose answers a response continues or refers to."""
+    homes = [previous, *(home for id in references if (home := _home(id)) is not None)]
+    return [home.removeprefix("resp_") for home in dict.fromkeys(homes) if home]
 
 
 def _home(item: str) -> str | None:

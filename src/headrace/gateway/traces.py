@@ -14,6 +14,8 @@ import zlib
 from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import NamedTuple
 
+from sqlalchemy.ext.asyncio import AsyncConnection
+
 from headrace.config import TraceSettings
 from headrace.data import pii
 from headrace.errors import ConfigError, DataError, StoreUnavailable
@@ -23,9 +25,11 @@ from headrace.gateway.http import stop
 from headrace.gateway.trace_body import Clean, content, encode
 from headrace.observe.pipeline import Pipeline
 from headrace.observe.usage import UsageRecord
+from headrace.store import quotes
 from headrace.store import traces as store
 from headrace.store.changes import Changes
 from headrace.store.database import Database
+from headrace.store.quotes import Holder
 from headrace.store.traces import MILLION, Content, Policy, TraceRow
 from headrace.types import Caller
 
@@ -131,6 +135,11 @@ class Traces:
             if policy is not None and policy.content_ppm is not None:
                 ppm = policy.content_ppm
         return ppm > 0 and _draw(id, _CONTENT) < ppm
+
+    @property
+    def retention_days(self) -> int:
+        """Of whom no policy says otherwise."""
+        return self._rules.settings.retention_days
 
     @property
     def max_characters(self) -> int:
@@ -244,6 +253,9 @@ class Traces:
 
     async def _write(self, batch: Sequence[Waiting]) -> None:
         rows, contents = await asyncio.to_thread(self._rows, batch)
+        quoting = [item.record for item in batch if item.record.quotes or item.record.continues]
+        if quoting:  # first: what is stored must be found where a document goes
+            await self.policies.write(lambda c: _quoted(c, quoting))
         await self.database.write(lambda c: store.write(c, self.database, rows, contents))
 
     def _rows(self, batch: Sequence[Waiting]) -> tuple[list[TraceRow], list[Content]]:
@@ -291,6 +303,16 @@ async def open_traces(
         await traces.close()
         if own is not None:
             await own.close()
+
+
+async def _quoted(connection: AsyncConnection, records: Sequence[UsageRecord]) -> None:
+    for one in records:
+        await quotes.record(
+            connection,
+            Holder(request=one.id, batch=one.batch),
+            one.quotes,
+            continues=one.continues,
+        )
 
 
 def _draw(id: str, where: slice) -> int:

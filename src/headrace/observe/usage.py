@@ -7,7 +7,7 @@ log lines and, later, the ledger are made from it and from nothing else, so they
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from headrace.types import Leg, Note, Usage
+from headrace.types import Leg, Note, Quote, Usage
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,6 +44,10 @@ class UsageRecord:
     """Every call of a real backend, as they ended; what is paid for. Without any, `usage` is."""
     notes: tuple[Note, ...] = ()
     """Every decision on the way, in order."""
+    quotes: tuple[Quote, ...] = ()
+    """Documents that a model was shown."""
+    continues: tuple[str, ...] = ()
+    """Requests whose answers are part of its conversation."""
     cache: str = ""
     """hit | miss; empty = no cache was asked."""
     cost_nanousd: int | None = None

@@ -18,7 +18,7 @@ from headrace.retrieval.chunking import Chunker
 from headrace.retrieval.contracts import Scope
 from headrace.retrieval.homes.contracts import Home
 from headrace.retrieval.homes.directory import OnDisk
-from headrace.retrieval.opened import EVERYTHING, OpenIndex, Seek
+from headrace.retrieval.opened import EVERYTHING, Forgotten, OpenIndex, Seek
 from headrace.retrieval.parsing import Limits, ParserPool
 from headrace.retrieval.shelving import Place, check_name, missing
 from headrace.retrieval.sync.freshness import Freshness, SourceStanding, freshness
@@ -83,6 +83,7 @@ class Library:
         home: Home | None = None,
         limits: Limits | None = None,
         ground: Ground | None = None,
+        forgotten: Forgotten | None = None,
     ) -> None:
         """
         Args:
@@ -92,6 +93,7 @@ class Library:
             home: What keeps them; None = the directory.
             limits: Of one document's parsing.
             ground: Makes what answers from an index; None = nothing here does.
+            forgotten: Told of documents that are deleted or say something else.
         """
         self.home = home or OnDisk(directory)
         self._cut = cut
@@ -100,6 +102,7 @@ class Library:
         self._open: dict[_Key, OpenIndex] = {}
         self._opening = asyncio.Lock()
         self._ground = ground
+        self._forgotten = forgotten
         self._settled: dict[tuple[str, IndexOwner], IndexSpec] = {}
         self._sources: dict[tuple[str, IndexOwner], Mapping[str, SourceSettings]] = {}
 
@@ -170,8 +173,10 @@ class Library:
     async def delete(self, name: str, owner: IndexOwner) -> None:
         """As `Indexes.delete`."""
         place = await self._place(name, owner, shared=False)
+        await self._all_forgotten(place)
         await self._forget(_key(place))
         await self.home.delete(place)
+        await self._all_forgotten(place)
 
     async def ingest(self, name: str, documents: Sequence[NewDocument], errand: Errand) -> Ingested:
         """As `Indexes.ingest`."""
@@ -327,7 +332,9 @@ class Library:
             if index is None:
                 store = await self.home.store(place)
                 cutter = self._cut(place.spec)
-                index = OpenIndex(place, self.home, store, cutter, self._parsers, self._seek)
+                index = OpenIndex(
+                    place, self.home, store, cutter, self._parsers, self._seek, self._forgotten
+                )
                 self._open[_key(place)] = index
             return index
 
@@ -335,6 +342,10 @@ class Library:
         index = self._open.pop(key, None)
         if index is not None:
             await index.close()
+
+    async def _all_forgotten(self, place: Place) -> None:
+        if self._forgotten is not None:
+            await self._forgotten(place.spec.owner, place.spec.name, [""])
 
     async def _card(self, index: OpenIndex) -> IndexCard:
         active = await index.store.active()

@@ -6,7 +6,7 @@ documents and their vectors are written to every generation whose model is here.
 
 import asyncio
 import math
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import NamedTuple, Protocol
@@ -32,6 +32,7 @@ from headrace.types import (
     EmbedderCard,
     EmbedRequest,
     Errand,
+    IndexOwner,
     Ingested,
     NewDocument,
     SearchRequest,
@@ -54,6 +55,8 @@ class Seeker(Protocol):
 
 
 Seek = Callable[[IndexStore, Embedder], Seeker]
+Forgotten = Callable[[IndexOwner, str, Sequence[str]], Awaitable[None]]
+"""(whose, index, documents): they are deleted or say something else now; no document = all are."""
 
 
 class _Read(NamedTuple):
@@ -75,7 +78,18 @@ class OpenIndex:
         cutter: Chunker,
         parsers: ParserPool,
         seek: Seek,
+        forgotten: Forgotten | None = None,
     ) -> None:
+        """
+        Args:
+            place: Its record and where it lies.
+            home: What keeps it.
+            store: Open.
+            cutter: How documents are cut.
+            parsers: Where they are read.
+            seek: Makes what ranks.
+            forgotten: Told of documents that are deleted or say something else; None = nobody is.
+        """
         self.place = place
         self.store = store
         self.cutter = cutter
@@ -83,6 +97,13 @@ class OpenIndex:
         self._home = home
         self._parsers = parsers
         self._seek = seek
+        self._forgotten = forgotten
+
+    async def forgotten(self, documents: Sequence[str]) -> None:
+        """Tell whoever keeps something of these. May be told more than once."""
+        if self._forgotten is not None and documents:
+            spec = self.place.spec
+            await self._forgotten(spec.owner, spec.name, documents)
 
     async def begin(self, embedder: Embedder, errand: Errand) -> None:
         """Its first generation, which is active."""
@@ -99,8 +120,13 @@ class OpenIndex:
             )
         found = await asyncio.gather(*(self._read(item) for item in documents))
         new = [item for item in found if isinstance(item, _Read)]
-        changed = [item for item in new if not await self._is_there(item.document)]
+        old = {item.document.id: await self._old(item.document) for item in new}
+        changed = [item for item in new if not _same(old[item.document.id], item.document)]
+        rewritten = [item.document.id for item in changed if _says_otherwise(old, item.document)]
+        # Before, for a crash would leave nobody who knows; after, for whoever quotes it meanwhile.
+        await self.forgotten(rewritten)
         done = await self.write(changed, errand)
+        await self.forgotten(rewritten)
         refused = [item for item in found if isinstance(item, DocumentStatus)]
         await self.beside.refuse(refused, [item.document.id for item in new])
         there = {item.document.id for item in new} - {item.document.id for item in changed}
@@ -160,6 +186,7 @@ class OpenIndex:
                     self._parsers,
                     state,
                     settings=settings,
+                    listeners=(self,),
                 )
                 try:
                     async with catalog.opened(name, source) as found:
@@ -282,10 +309,12 @@ class OpenIndex:
                     f"the document {id[:80]!r} is of source {held.source} and would come again; "
                     "delete it there, or exclude it"
                 )
+        await self.forgotten(ids)
         await self.store.remove(ids)
         if self._home.purges_at_once:
             await self.store.purge()
         await self.beside.refuse([], ids)
+        await self.forgotten(ids)  # whoever quoted it meanwhile
 
     async def snapshot(self) -> str:
         return await self.store.snapshot()
@@ -343,13 +372,22 @@ class OpenIndex:
         text = new.data.decode("utf-8")
         return Reading(text=text, media_type=new.media_type or "text/plain")
 
-    async def _is_there(self, new: SourceDocument) -> bool:
+    async def _old(self, new: SourceDocument) -> SourceDocument | None:
         old = await self.store.document(new.id, EVERYTHING)
         if old is not None and old.source:
             raise Conflict(
                 f"the document {new.id[:80]!r} is of source {old.source}; hand it in by another id"
             )
-        return old is not None and replace(old, modified_s=new.modified_s) == new
+        return old
+
+
+def _same(old: SourceDocument | None, new: SourceDocument) -> bool:
+    return old is not None and replace(old, modified_s=new.modified_s) == new
+
+
+def _says_otherwise(old: Mapping[str, SourceDocument | None], new: SourceDocument) -> bool:
+    was = old[new.id]
+    return was is not None and was.text != new.text
 
 
 class OnErrand:

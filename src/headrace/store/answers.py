@@ -7,8 +7,10 @@ from sqlalchemy import delete, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from headrace.store.database import bump
+from headrace.store.quotes import Holder, record
 from headrace.store.tables import answers
 from headrace.store.upsert import upsert
+from headrace.types import Quote
 
 
 class Kept(NamedTuple):
@@ -25,11 +27,16 @@ class Kept(NamedTuple):
     created_s: int
     expires_s: int
     body: bytes
+    quotes: tuple[Quote, ...] = ()
+    """Documents that it may quote; written beside it, not read with it: the body has them too."""
+
+
+_COLUMNS = tuple(name for name in Kept._fields if name != "quotes")
 
 
 async def get(connection: AsyncConnection, id: str, *, now_s: int) -> Kept | None:
     """The answer of that name, where its time is not over."""
-    query = select(*(answers.c[name] for name in Kept._fields)).where(
+    query = select(*(answers.c[name] for name in _COLUMNS)).where(
         answers.c.id == id, answers.c.expires_s > now_s
     )
     row = (await connection.execute(query)).one_or_none()
@@ -39,7 +46,10 @@ async def get(connection: AsyncConnection, id: str, *, now_s: int) -> Kept | Non
 async def put(connection: AsyncConnection, kept: Sequence[Kept]) -> None:
     """Keep answers; of one name the last."""
     latest = {one.id: one for one in kept}
-    rows = [{**one._asdict(), "size_bytes": len(one.body)} for one in latest.values()]
+    rows = [
+        {name: getattr(one, name) for name in _COLUMNS} | {"size_bytes": len(one.body)}
+        for one in latest.values()
+    ]
     statement = upsert(answers, postgres=connection.dialect.name == "postgresql")
     changed = {
         column.name: statement.excluded[column.name] for column in answers.c if column.name != "id"
@@ -47,6 +57,8 @@ async def put(connection: AsyncConnection, kept: Sequence[Kept]) -> None:
     await connection.execute(
         statement.on_conflict_do_update(index_elements=["id"], set_=changed), rows
     )
+    for one in latest.values():
+        await record(connection, Holder(answer=one.id), one.quotes)
 
 
 async def sweep(connection: AsyncConnection, *, now_s: int, max_bytes: int) -> int:

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from sqlalchemy import ColumnElement, and_, delete, insert, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from headrace.store.quotes import Holder, record
 from headrace.store.tables import responses
+from headrace.types import Quote
 
 _PURGED_AT_ONCE = 500
 
@@ -39,6 +41,10 @@ class Kept:
     """JSON: the items that came with its request."""
     body: str = "{}"
     """JSON: the response, the signatures of its thoughts included."""
+    quotes: tuple[Quote, ...] = ()
+    """Documents that it may quote; written beside it, not read with it."""
+    continues: tuple[str, ...] = ()
+    """Requests whose quotes are its own too."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,6 +72,12 @@ async def keep(connection: AsyncConnection, kept: Kept) -> None:
             input=kept.input,
             body=kept.body,
         )
+    )
+    await record(
+        connection,
+        Holder(request=kept.id.removeprefix("resp_")),
+        kept.quotes,
+        continues=kept.continues,
     )
 
 

@@ -11,6 +11,7 @@
     bills ─< postings                          what providers say of the same
     holds                                      reservations that outlived a flush
     responses                                  answers that a client may come back to
+    quotes, forgotten                          what quotes which documents, and which are gone
 
 Times are Unix seconds. Invariants: `windows.leased` is the sum of its live leases, `windows.lost`
 of its lost ones, `windows.spent` of what the transactions that name it used; postings of a
@@ -320,6 +321,29 @@ answers = Table(
 )
 """Kept answers (`headrace.gateway.caching`); `id` is the hash of all that an answer depends on, the
 team included."""
+
+quotes = Table(
+    "quotes",
+    metadata,
+    *(Column(name, Text, primary_key=True) for name in ("org", "team", "name", "document")),
+    Column("request", Text, primary_key=True),
+    Column("answer", Text, primary_key=True),
+    text("batch"),
+    number("created_s"),
+    Index("quotes_by_request", "request"),
+    Index("quotes_by_time", "created_s"),
+)
+"""Documents of indexes and what was made with them: a request (its trace, its stored response, its
+line of a batch) or a kept answer; `name` is the index'."""
+
+forgotten = Table(
+    "forgotten",
+    metadata,
+    *(Column(name, Text, primary_key=True) for name in ("org", "team", "name", "document")),
+    number("at_s"),
+)
+"""Documents that are deleted or say something else since: what quoted them before has to go. An
+empty `document` is every one of the index."""
 
 prices = Table(
     "prices",

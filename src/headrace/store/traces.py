@@ -4,12 +4,12 @@
 pages and its log are gone then; of PostgreSQL the rows' versions.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from operator import attrgetter
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Row, Select, and_, delete, or_, select
+from sqlalchemy import ColumnElement, Row, Select, and_, delete, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from headrace.errors import InvalidParameter
@@ -177,6 +177,28 @@ async def remove_ids(connection: AsyncConnection, ids: Sequence[str]) -> int:
     """Delete these traces, and their content; how many."""
     await connection.execute(delete(trace_contents).where(trace_contents.c.id.in_(ids)))
     return (await connection.execute(delete(traces).where(traces.c.id.in_(ids)))).rowcount
+
+
+async def forget(connection: AsyncConnection, bodies: Mapping[str, str]) -> int:
+    """Delete the content of these traces and replace what their rows say; how many there were.
+
+    Args:
+        connection: Of the traces.
+        bodies: Id -> the new `body`.
+    """
+    ids = list(bodies)
+    await connection.execute(delete(trace_contents).where(trace_contents.c.id.in_(ids)))
+    changed = 0
+    for id, body in bodies.items():
+        statement = update(traces).where(traces.c.id == id).values(body=body)
+        changed += (await connection.execute(statement)).rowcount
+    return changed
+
+
+async def get_some(connection: AsyncConnection, ids: Sequence[str]) -> list[TraceRow]:
+    """Those that are there."""
+    found = await connection.execute(select(traces).where(traces.c.id.in_(ids)))
+    return [_row(row) for row in found]
 
 
 async def expire(

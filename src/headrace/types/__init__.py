@@ -83,7 +83,7 @@ from headrace.types.retrieval import (
     SourceDocument,
     Where,
 )
-from headrace.types.usage import Caller, Leg, Note, Priority, Target, Trail, Usage, total
+from headrace.types.usage import Caller, Leg, Note, Priority, Quote, Target, Trail, Usage, total
 
 __all__ = [
     "AllOf",
@@ -135,6 +135,7 @@ __all__ = [
     "Part",
     "Passage",
     "Priority",
+    "Quote",
     "ReasoningDelta",
     "ReasoningParams",
     "ReasoningPart",

@@ -125,6 +125,19 @@ class Leg:
     """When, on the monotonic clock."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Quote:
+    """A document that a model was shown on a request's behalf."""
+
+    org: str
+    """Whose the index is, as `headrace.types.IndexOwner`."""
+    team: str
+    index: str
+    document: str
+    seen_s: int = field(default=0, compare=False)
+    """When it was looked for, Unix time: what became of it before is not what was shown."""
+
+
 @dataclass(kw_only=True, slots=True, eq=False)
 class Trail:
     """What became of one request, gathered on its way; mutable, and read when it has ended."""
@@ -152,11 +165,18 @@ class Trail:
     unseen: bool = False
     """The answer comes all at once: of a call cut short any part may have been written."""
 
+    quotes: list[Quote] = field(default_factory=list[Quote])
+    """What its answer may quote: where one of these goes, what is kept of the request goes too."""
+    continues: list[str] = field(default_factory=list[str])
+    """Requests whose answers are part of this one's conversation: what they quote, it may too."""
+
     def fork(self) -> "Trail":
         """One call's own trail: the same notes and legs, another `heard`."""
         return Trail(
             notes=self.notes,
             legs=self.legs,
+            quotes=self.quotes,
+            continues=self.continues,
             traceparent=self.traceparent,
             tracestate=self.tracestate,
         )

@@ -14,7 +14,7 @@ from headrace.gateway.stored import StoredResponses
 from headrace.store.database import Database
 from headrace.store.tables import responses
 from headrace.testing import FakeClock
-from headrace.types import Caller
+from headrace.types import Caller, Trail
 
 NOW = 1_764_000_000.0
 RED, BLUE = Caller(org="o", team="red"), Caller(org="o", team="blue")
@@ -36,7 +36,8 @@ async def say(at: StoredResponses, name: str, previous: str = "", who: Caller = 
         "id": f"resp_{name}",
         "output": [item(f"msg_{name}_0", f"out {name} \x00")],
     }
-    await at.keep(who, body, [item(f"msg_{name}_i0", f"in {name}")], previous=previous)
+    items = [item(f"msg_{name}_i0", f"in {name}")]
+    await at.keep(who, body, items, previous=previous, trail=Trail())
     return body["id"]
 
 

@@ -78,10 +78,10 @@ class Cached:
                     yield event
             return
         request.trail.hit_ppm = self._policy.hit_ppm
-        scope = replace(self._scope, snapshot=await self._snapshot(request))
-        id = answer_id(request, scope)
+        snapshot = await self._snapshot(request)
+        id = answer_id(request, replace(self._scope, snapshot=snapshot))
         for attempt in range(1, _TRIES + 1):
-            call = self._call(request, id)
+            call = self._call(request, id, snapshot)
             spoken = False
             try:
                 async with closing(call.read(request)) as events:
@@ -108,7 +108,7 @@ class Cached:
             return "answers of this data class are not kept"
         return why_not(request, any_sampling=self._policy.any_sampling)
 
-    def _call(self, request: ChatRequest, id: str) -> Call:
+    def _call(self, request: ChatRequest, id: str, snapshot: str) -> Call:
         """The running call of that name, or a new one."""
         calls = self._shelf.calls
         refresh = request.trail.cache_asked == REFRESH
@@ -117,7 +117,7 @@ class Cached:
             return running
 
         def source(call: Call) -> AsyncIterator[Event]:
-            return self._answer(call, request, id, refresh=refresh)
+            return self._answer(call, request, id, snapshot, refresh=refresh)
 
         def ended(call: Call) -> None:
             if calls.get(id) is call:
@@ -128,12 +128,13 @@ class Cached:
         return made
 
     async def _answer(
-        self, call: Call, request: ChatRequest, id: str, *, refresh: bool
+        self, call: Call, request: ChatRequest, id: str, snapshot: str, *, refresh: bool
     ) -> AsyncIterator[Event]:
         kept = None if refresh else await self._kept(request, id)
         if kept is not None:
             call.replayed = True
             call.kept = kept.legs
+            call.trail.quotes.extend(kept.quotes)
             for event in kept.events:
                 yield event
             return
@@ -143,6 +144,9 @@ class Cached:
             async for event in events:
                 yield event
         call.kept = tuple(call.trail.legs)
+        if call.trail.quotes and await self._snapshot(request) != snapshot:
+            call.trail.note("cache", "not kept: the index has changed meanwhile")
+            return
         self._keep(call, request, id)
 
     async def _kept(self, request: ChatRequest, id: str) -> Answer | None:
@@ -160,7 +164,8 @@ class Cached:
         if not is_whole(call.events):
             call.trail.note("cache", "not kept: the answer did not end by itself")
             return
-        body = encode(Answer(call.events, call.kept))
+        quotes = tuple(dict.fromkeys(call.trail.quotes))
+        body = encode(Answer(call.events, call.kept, quotes))
         most = self._shelf.settings.max_answer_bytes
         if len(body) > most:
             call.trail.note("cache", f"not kept: {len(body)} bytes are more than {most}")
@@ -178,6 +183,7 @@ class Cached:
                 created_s=now_s,
                 expires_s=now_s + self._policy.ttl_s,
                 body=body,
+                quotes=quotes,
             )
         )
 

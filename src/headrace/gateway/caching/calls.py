@@ -80,6 +80,7 @@ class Call:
                     return
                 await self._wait(until, request)
         finally:
+            trail.quotes.extend(self.trail.quotes)
             await self._leave(trail)
 
     def pays(self, trail: Trail) -> bool:

@@ -13,6 +13,7 @@ from headrace.types import (
     Finished,
     FinishReason,
     Leg,
+    Quote,
     ReasoningDelta,
     Started,
     TextDelta,
@@ -28,7 +29,7 @@ _KINDS: dict[str, type[Event]] = {
     "f": Finished,
 }
 _NAMES = {kind: name for name, kind in _KINDS.items()}
-_Spelled: TypeAlias = tuple[list[tuple[str, dict[str, object]]], tuple[Leg, ...]]
+_Spelled: TypeAlias = tuple[list[tuple[str, dict[str, object]]], tuple[Leg, ...], tuple[Quote, ...]]
 _WHOLE = (FinishReason.STOP, FinishReason.LENGTH, FinishReason.TOOL_CALLS)
 _LARGEST_BYTES = 64 << 20
 
@@ -37,6 +38,8 @@ class Answer(NamedTuple):
     events: Sequence[Event]
     legs: tuple[Leg, ...] = ()
     """The calls that made it."""
+    quotes: tuple[Quote, ...] = ()
+    """Documents that it may quote."""
 
 
 def is_whole(events: Sequence[Event]) -> bool:
@@ -53,7 +56,7 @@ def is_whole(events: Sequence[Event]) -> bool:
 def encode(answer: Answer) -> bytes:
     """An answer as bytes."""
     rows = [(_NAMES[type(event)], event) for event in answer.events]
-    return zlib.compress(msgspec.msgpack.encode((rows, answer.legs)), 1)
+    return zlib.compress(msgspec.msgpack.encode((rows, answer.legs, answer.quotes)), 1)
 
 
 def decode(body: bytes) -> Answer:
@@ -63,11 +66,11 @@ def decode(body: bytes) -> Answer:
         plain = inflate.decompress(body, _LARGEST_BYTES)
         if not inflate.eof:
             raise ValueError("a kept answer is cut off, or too large")
-        rows, legs = msgspec.msgpack.decode(plain, type=_Spelled)
+        rows, legs, quotes = msgspec.msgpack.decode(plain, type=_Spelled)
         events: list[Event] = [msgspec.convert(row, type=_KINDS[name]) for name, row in rows]
     except (zlib.error, msgspec.MsgspecError, KeyError) as error:
         raise ValueError(f"a kept answer cannot be read: {error}") from error
-    return Answer(events, legs)
+    return Answer(events, legs, quotes)
 
 
 def readdressed(event: Event, id: str) -> Event:

@@ -35,6 +35,7 @@ from headrace.types import (
     Finished,
     FinishReason,
     FormatKind,
+    Quote,
     SearchRequest,
     SearchResult,
     SourceDocument,
@@ -82,12 +83,13 @@ class _Asking:
     async def stream(self, request: ChatRequest) -> AsyncIterator[Event]:
         _refuse_unanswerable(request, self._how)
         asked = await self._asked(request)
+        seen_s = int(time.time())
         found = await self._search(asked)
         if found is None:
             for event in _not_said(request):
                 yield event
             return
-        packed = await self._pack(asked, found)
+        packed = await self._pack(asked, found, seen_s)
         verifier = Verifier(
             packed.sources, question=asked.question, bars=self._how.bars, judge=self._how.judge
         )
@@ -141,7 +143,7 @@ class _Asking:
             return None
         return found if how.compress is None else await how.compress(found, asked.question)
 
-    async def _pack(self, asked: Asked, found: SearchResult) -> Packed:
+    async def _pack(self, asked: Asked, found: SearchResult, seen_s: int) -> Packed:
         how = self._how
         documents = await self._documents(found)
 
@@ -159,6 +161,7 @@ class _Asking:
             readers=how.principals,
             options=how.packing,
         )
+        asked.request.trail.quotes.extend(_quotes(how, packed, seen_s))
         _tell_packed(asked.request, packed)
         return packed
 
@@ -225,6 +228,14 @@ def _not_said(request: ChatRequest) -> list[Event]:
             )
             for index in choices
         ),
+    ]
+
+
+def _quotes(how: Answering, packed: Packed, seen_s: int) -> list[Quote]:
+    owner = how.owner
+    return [
+        Quote(org=owner.org, team=owner.team, index=how.index, document=document, seen_s=seen_s)
+        for document in dict.fromkeys(source.document for source in packed.sources)
     ]
 
 

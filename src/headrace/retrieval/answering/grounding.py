@@ -42,6 +42,7 @@ class Grounds:
             backend,
             Answering(
                 index=spec.name,
+                owner=spec.owner,
                 search=search,
                 fetch=fetch,
                 principals=how.principals,

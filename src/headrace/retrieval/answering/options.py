@@ -12,6 +12,7 @@ from headrace.types import (
     ChatRequest,
     CitationPolicy,
     Filter,
+    IndexOwner,
     SearchRequest,
     SearchResult,
     SourceDocument,
@@ -41,6 +42,8 @@ class Answering:
     principals: frozenset[str] | None = frozenset()
     """As `SearchRequest.principals`."""
     filter: Filter | None = None
+    owner: IndexOwner = field(default_factory=IndexOwner)
+    """Whose the index is."""
     k: int = 20
     style: StyleName = StyleName.GENERAL
     """Of a model that `styles` does not name."""

@@ -1,9 +1,9 @@
--- 0012
+-- 0013
 CREATE TABLE alembic_version (
 	version_num VARCHAR(32) NOT NULL, 
 	CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num)
 );
-INSERT INTO "alembic_version" VALUES('0012');
+INSERT INTO "alembic_version" VALUES('0013');
 CREATE TABLE alerts (
 	limit_id INTEGER NOT NULL, 
 	starts_s BIGINT NOT NULL, 
@@ -134,6 +134,14 @@ CREATE TABLE files (
 	expires_s BIGINT, 
 	PRIMARY KEY (id)
 );
+CREATE TABLE forgotten (
+	org TEXT NOT NULL, 
+	team TEXT NOT NULL, 
+	name TEXT NOT NULL, 
+	document TEXT NOT NULL, 
+	at_s BIGINT DEFAULT '0' NOT NULL, 
+	PRIMARY KEY (org, team, name, document)
+);
 CREATE TABLE holds (
 	id TEXT NOT NULL, 
 	worker TEXT NOT NULL, 
@@ -238,6 +246,17 @@ CREATE TABLE prices (
 	output_nanousd BIGINT DEFAULT '0' NOT NULL, 
 	PRIMARY KEY (id), 
 	UNIQUE (model, effective_s)
+);
+CREATE TABLE quotes (
+	org TEXT NOT NULL, 
+	team TEXT NOT NULL, 
+	name TEXT NOT NULL, 
+	document TEXT NOT NULL, 
+	request TEXT NOT NULL, 
+	answer TEXT NOT NULL, 
+	batch TEXT DEFAULT '' NOT NULL, 
+	created_s BIGINT DEFAULT '0' NOT NULL, 
+	PRIMARY KEY (org, team, name, document, request, answer)
 );
 CREATE TABLE responses (
 	id TEXT NOT NULL, 
@@ -383,3 +402,5 @@ CREATE INDEX traces_by_team ON traces (team, created_s);
 CREATE INDEX traces_by_end_user ON traces (end_user);
 CREATE INDEX answers_by_end ON answers (expires_s);
 CREATE INDEX answers_by_team ON answers (org, team, created_s);
+CREATE INDEX quotes_by_request ON quotes (request);
+CREATE INDEX quotes_by_time ON quotes (created_s);
