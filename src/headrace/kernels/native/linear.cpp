@@ -35,13 +35,24 @@ HR_INLINE void fetch_some(Fetch& fetch) {
   fetch.at += 64 * fetch.lines;
 }
 
-// Measured on Zen 4. With few rows the loads in flight reach far enough ahead to keep the
-// processor's prefetcher going, and each prefetch instruction takes one of the 24 buffers that
-// loads wait in: one line in four, as a hint, is best. With more rows the loads come too slowly.
+// With few rows one hint for each so many bytes: none in between. On Zen 4 the loads in flight reach
+// far enough ahead to keep the processor's prefetcher going, and each hint takes one of the 24
+// buffers that loads wait in: a line in four is best. Emerald Rapids reads 0.76 of its wall so, and
+// 0.91 with a hint for each line.
+uint64_t hint_bytes() {
+#ifdef __x86_64__
+  __builtin_cpu_init();
+  if (__builtin_cpu_is("intel")) return 64;
+#endif
+  return 256;
+}
+const uint64_t kUnhinted = hint_bytes() - 64;
+
+// With more rows loads come too slowly for the processor's prefetcher.
 template <int B>
 HR_INLINE void fetch_behind(const uint8_t* w) {
   if constexpr (B <= kThin) {
-    if (((uintptr_t)w & 192) == 0) prefetch_far(w + 8192);
+    if (((uintptr_t)w & kUnhinted) == 0) prefetch_far(w + 8192);
   } else {
     prefetch_far(w + 8192);
     prefetch(w + 1024);
