@@ -103,6 +103,12 @@ DATA: Mapping[tuple[str, str], tuple[Probe, ...]] = {
     ("GET", "/v1/indexes/{index}/documents/{document:path}"): (named("index"),),
     ("DELETE", "/v1/indexes/{index}/documents/{document:path}"): (named("index"),),
     ("POST", "/v1/indexes/{index}/sync"): (Probe(of="index", body=lambda _: {}),),
+    ("POST", "/v1/indexes/{index}/webhook"): (
+        Probe(
+            of="index",
+            body=lambda _: {"source": "docs", "events": [{"type": "changed", "key": "a.md"}]},
+        ),
+    ),
     ("POST", "/v1/indexes/{index}/search"): (
         Probe(of="index", body=lambda _: {"query": "the secret"}),
         Probe(of="index", body=lambda _: {"query": "the secret", "principals": ["team:blue"]}),

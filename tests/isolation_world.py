@@ -27,6 +27,7 @@ from headrace.gateway.batch_queue import BatchQueue
 from headrace.gateway.caching.cached import Cached, CachePolicy
 from headrace.gateway.caching.key import Scope
 from headrace.gateway.caching.shelf import Shelf
+from headrace.gateway.delivery_queue import DeliveryQueue
 from headrace.gateway.erasure import Erasure
 from headrace.gateway.file_store import FileLimits, FileStore
 from headrace.gateway.keys import StoreKeys
@@ -126,6 +127,7 @@ async def world(directory: Path, kind: str = "sqlite") -> AsyncGenerator[World]:
             keys=keys,
             files=files,
             batches=BatchQueue(files, max_lines=20),
+            deliveries=DeliveryQueue(database),
             responses=StoredResponses(database, retention_s=None, max_bytes=1 << 20),
             traces=traces,
             detail_sinks=(traces,),

@@ -3,7 +3,8 @@
 import asyncio
 import contextlib
 import signal
-from collections.abc import AsyncGenerator, Callable, Collection
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from headrace.gateway.batch_queue import BatchQueue
     from headrace.gateway.caching.shelf import Shelf
     from headrace.gateway.control import Control
+    from headrace.gateway.delivery_queue import DeliveryQueue
     from headrace.gateway.door import Door
     from headrace.gateway.exporter import Exporter
     from headrace.gateway.http import ASGIApp, Receive, Scope, Send
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from headrace.observe.metrics import EngineStats
     from headrace.providers.residency import Residency
     from headrace.retrieval.library import Library
+    from headrace.store.database import Database
 
 
 _MOST_AUDITED = 1000
@@ -66,6 +69,7 @@ class House:
         door: "Door | None" = None,
         library: "Library | None" = None,
     ) -> None:
+        from headrace.gateway.delivery_queue import DeliveryQueue
         from headrace.gateway.load import Load
         from headrace.gateway.scrape import budgets_of, now_and_then
         from headrace.observe.metrics import Metrics
@@ -84,6 +88,7 @@ class House:
         self._shelf = shelf
         self._door = door
         self._library = library
+        self.deliveries = None if control is None else DeliveryQueue(control.database)
         self.metrics = Metrics()
         self.reloader: Reloader | None = None
         self._budgets = None if control is None else budgets_of(control.database)
@@ -128,6 +133,7 @@ class House:
         models = served_models(settings, self._chat, opened, residency)
         if self._library is not None:
             self._library.settle(settings.indexes)
+            self._library.check_secrets()
         embedders = self._embedders(settings, opened, residency, models)
         fitted = with_context(models, settings.routes, self._library, embedders)
         models = fronted_models(settings, fitted, self._chat, self._control, self._shelf, residency)
@@ -172,6 +178,7 @@ class House:
             ledger=None if control is None else control.ledger,
             files=None if self._queue is None else self._queue.files,
             batches=self._queue,
+            deliveries=self.deliveries,
             load=self._load,
             responses=self._stored,
             prices=None
@@ -337,15 +344,8 @@ async def working_off(
     """Work off batches, until the end of the block."""
     from headrace.gateway.batch_runner import BatchLimits, BatchRunner
     from headrace.gateway.http import stop
-    from headrace.gateway.keys import caller_by_id
 
-    async def identify(key: str, feature: str, route: str) -> Caller:
-        if not settings.server.auth:
-            return Caller(role="admin")
-        return await caller_by_id(
-            queue.database, key, feature=feature, route=route, now_s=queue.now_s
-        )
-
+    identify = _later(settings, queue.database)
     limits = BatchLimits(
         local_lines=settings.batches.local_lines, provider_lines=settings.batches.provider_lines
     )
@@ -355,6 +355,37 @@ async def working_off(
         yield
     finally:
         await stop(task)
+
+
+@contextlib.asynccontextmanager
+async def delivering(
+    settings: Settings, live: "Live", queue: "DeliveryQueue", *, worker: str
+) -> AsyncGenerator[None]:
+    """Work off what webhooks bring, until the end of the block."""
+    from headrace.gateway.delivery_runner import DeliveryRunner
+    from headrace.gateway.http import stop
+
+    identify = _later(settings, queue.database)
+    runner = DeliveryRunner(live, queue, identify=identify, worker=worker)
+    task = asyncio.create_task(runner.run())
+    try:
+        yield
+    finally:
+        await stop(task)
+
+
+def _later(
+    settings: Settings, database: "Database"
+) -> "Callable[[str, str, str], Awaitable[Caller]]":
+    """Who asked for something that runs later, by (key id, feature, route), as it is then."""
+    from headrace.gateway.keys import caller_by_id
+
+    async def identify(key: str, feature: str, route: str) -> Caller:
+        if not settings.server.auth:
+            return Caller(role="admin")
+        return await caller_by_id(database, key, feature=feature, route=route, now_s=time.time())
+
+    return identify
 
 
 def _engine_stats(values: dict[str, float], restarts: int) -> "EngineStats":

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from headrace import __version__
-from headrace.app.house import House, SettingsSource, following, working_off
+from headrace.app.house import House, SettingsSource, delivering, following, working_off
 from headrace.app.indexes import (
     check_home,
     forgotten_in,
@@ -154,6 +154,10 @@ async def _serve(
         if queue is not None and control is not None:
             await working.enter_async_context(
                 working_off(settings, live, queue, worker=control.worker)
+            )
+        if house.deliveries is not None and library is not None and control is not None:
+            await working.enter_async_context(
+                delivering(settings, live, house.deliveries, worker=control.worker)
             )
         if source is not None:
             await stack.enter_async_context(following(house, live, settings, source))

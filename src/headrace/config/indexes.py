@@ -37,6 +37,8 @@ class SourceSettings:
     readers: tuple[str, ...] = ()
     """Principals who may read its documents, as user:NAME, team:NAME, org:NAME; empty = all who
     may ask the index."""
+    secret: str = ""
+    """env:NAME or file:PATH of what signs deliveries to its webhook; empty = it takes none."""
     fresh_s: int = 0
     """How old the last good sync may be; 0 = as old as it likes."""
 

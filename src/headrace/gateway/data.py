@@ -11,6 +11,7 @@ from headrace.gateway.messages import count_tokens, messages
 from headrace.gateway.responses import delete_response, get_response, input_items, responses
 from headrace.gateway.scrape import metrics
 from headrace.gateway.table import DataRoute, Handler, Table
+from headrace.gateway.webhook import webhook
 
 
 def _route(method: str, template: str, handler: Handler) -> DataRoute:
@@ -45,6 +46,7 @@ DATA: tuple[DataRoute, ...] = (
     _route("GET", "/v1/indexes/{index}/documents/{document:path}", indexes.get_document),
     _route("DELETE", "/v1/indexes/{index}/documents/{document:path}", indexes.delete_document),
     _route("POST", "/v1/indexes/{index}/sync", indexes.sync),
+    _route("POST", "/v1/indexes/{index}/webhook", webhook),
     _route("POST", "/v1/indexes/{index}/search", indexes.search),
     _route("POST", "/v1/indexes/{index}/answer", indexes.answer),
     _route("GET", "/v1/models", routes.models),

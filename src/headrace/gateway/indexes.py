@@ -125,13 +125,14 @@ async def delete_document(
 
 
 async def sync(services: Services, exchange: Exchange, flight: Flight, caller: Caller) -> None:
-    """POST /v1/indexes/{index}/sync: bring it to where its sources are."""
+    """POST /v1/indexes/{index}/sync: bring it, or some items of a source, to where that is."""
     check_manages(caller)
     indexes = need_indexes(services)
-    source = index_calls.decode_sync(await read_body(services, exchange))
+    asked = index_calls.decode_sync(await read_body(services, exchange))
     mine = errand(services, flight, caller, _held(services, flight))
     async with exchange.watched() as left:
-        done = await unless_left(indexes.sync(exchange.params["index"], source, mine), left)
+        work = indexes.sync(exchange.params["index"], asked.source, mine, only=asked.only)
+        done = await unless_left(work, left)
         await exchange.answer(200, index_answers.encode_synced(done))
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from headrace.gateway.batch_queue import BatchQueue
 from headrace.gateway.codec import TextCodec
+from headrace.gateway.delivery_queue import DeliveryQueue
 from headrace.gateway.file_store import FileStore
 from headrace.gateway.flight import DetailSink
 from headrace.gateway.http import ASGIApp
@@ -117,6 +118,8 @@ class Services:
     files: FileStore | None = None
     """None = there is no store to keep any."""
     batches: BatchQueue | None = None
+    deliveries: DeliveryQueue | None = None
+    """None = there is no store for them."""
     load: Load = field(default_factory=Load)
     """What is being answered now."""
     responses: StoredResponses | None = None

@@ -1,10 +1,11 @@
 """Settings of a source → the source."""
 
+import base64
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from headrace.config import SourceSettings
+from headrace.config import SourceSettings, secret
 from headrace.errors import ConfigError
 from headrace.retrieval.sources import S3, Access, Directory, Rule, Source, Urls
 
@@ -13,7 +14,10 @@ _TAKES: Mapping[str, frozenset[str]] = {
     "urls": frozenset({"path"}),
     "s3": frozenset({"url", "bucket", "prefix", "region", "include", "exclude"}),
 }
-_OF_ALL = frozenset({"kind", "readers", "fresh_s"})
+_WHSEC = "whsec_"
+_LEAST_BYTES = 24
+"""As Standard Webhooks asks for."""
+_OF_ALL = frozenset({"kind", "readers", "fresh_s", "secret"})
 
 
 def check_source(name: str, source: SourceSettings, *, key: str) -> None:
@@ -28,6 +32,29 @@ def check_source(name: str, source: SourceSettings, *, key: str) -> None:
     needed = "bucket" if source.kind == "s3" else "path"
     if not getattr(source, needed):
         raise ConfigError(f"{key}.{needed} is missing; a source of kind {source.kind} needs it")
+
+
+def signing_secret(source: SourceSettings, *, key: str) -> bytes:
+    """With which a source's deliveries are signed, as it is now.
+
+    Raises: ConfigError: It is not there, or too short to sign with.
+    """
+    try:
+        text = secret(source.secret)()
+    except ConfigError as error:
+        raise ConfigError(f"{key}.secret: {error.message}") from None
+    made = text.encode()
+    if text.startswith(_WHSEC):
+        try:
+            made = base64.b64decode(text.removeprefix(_WHSEC), validate=True)
+        except ValueError:
+            raise ConfigError(f"{key}.secret: what follows {_WHSEC} is no base64") from None
+    if len(made) < _LEAST_BYTES:
+        raise ConfigError(
+            f"{key}.secret has {len(made)} bytes; take {_LEAST_BYTES} or more, as of openssl rand "
+            "-base64 32"
+        )
+    return made
 
 
 @asynccontextmanager

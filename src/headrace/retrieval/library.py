@@ -6,7 +6,7 @@ that they exist; an index that another process deleted, or made anew, is never a
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple, Self
@@ -209,17 +209,38 @@ class Library:
         await index.status(id, None)
         await index.remove([id])
 
-    async def sync(self, name: str, source: str, errand: Errand) -> Sequence[Synced]:
+    async def sync(
+        self, name: str, source: str, errand: Errand, *, only: Collection[str] | None = None
+    ) -> Sequence[Synced]:
         """As `Indexes.sync`."""
         index = await self.open(name, errand.owner, errand=errand)
         there = self.sources(name, errand.owner)
         if not there or (source and source not in there):
-            known = ", ".join(there) or "none; add [indexes.NAME.sources.SOURCE] to headrace.toml"
-            raise InvalidParameter(
-                f"the index {name!r} has no source {source[:80]!r}; it has: {known}", param="source"
-            )
+            raise _no_source(name, source, there)
         wanted = [source] if source else list(there)
-        return [await index.sync(one, there[one], errand) for one in wanted]
+        return [await index.sync(one, there[one], errand, only=only) for one in wanted]
+
+    async def signing_secret(self, name: str, source: str, owner: IndexOwner) -> bytes:
+        """As `Indexes.signing_secret`."""
+        there = self._sources.get((name, owner))
+        if there is None:
+            await self._place(name, owner, shared=False)
+        if not there or source not in there:
+            raise _no_source(name, source, there or {})
+        if not there[source].secret:
+            raise InvalidParameter(
+                f"the source {source!r} of {name!r} takes no deliveries; to sign them set "
+                f'indexes.{name}.sources.{source}.secret = "env:NAME" or "file:PATH"',
+                param="source",
+            )
+        return catalog.signing_secret(there[source], key=f"indexes.{name}.sources.{source}")
+
+    def check_secrets(self) -> None:
+        """Whether those of all sources are there. Raises: ConfigError."""
+        for (name, _), sources in self._sources.items():
+            for source, about in sources.items():
+                if about.secret:
+                    catalog.signing_secret(about, key=f"indexes.{name}.sources.{source}")
 
     async def search(self, request: SearchRequest, errand: Errand) -> SearchResult:
         """As `Indexes.search`."""
@@ -404,6 +425,13 @@ class _Grounded:
         backend = self._ground(search, fetch, spec, self._how, self._backend)
         async for event in backend.stream(request):
             yield event
+
+
+def _no_source(name: str, source: str, there: Collection[str]) -> InvalidParameter:
+    known = ", ".join(there) or "none; add [indexes.NAME.sources.SOURCE] to headrace.toml"
+    return InvalidParameter(
+        f"the index {name!r} has no source {source[:80]!r}; it has: {known}", param="source"
+    )
 
 
 def check_spec(spec: IndexSpec) -> None:

@@ -6,7 +6,7 @@ documents and their vectors are written to every generation whose model is here.
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import NamedTuple, Protocol
@@ -169,8 +169,16 @@ class OpenIndex:
             )
         raise AssertionError("unreachable")
 
-    async def sync(self, name: str, source: SourceSettings, errand: Errand) -> Synced:
-        """Bring the index to where one of its sources is now; one sync at a time.
+    async def sync(
+        self,
+        name: str,
+        source: SourceSettings,
+        errand: Errand,
+        *,
+        only: Collection[str] | None = None,
+    ) -> Synced:
+        """Bring the index, or these of its items alone, to where one of its sources is now; one
+        sync at a time.
 
         Raises: Conflict: Another is at it; DataError: The source cannot be listed.
         """
@@ -190,7 +198,7 @@ class OpenIndex:
                 )
                 try:
                     async with catalog.opened(name, source) as found:
-                        report = await syncer.sync(found)
+                        report = await syncer.sync(found, only=only)
                 finally:
                     await self.beside.synced(standing_of(state, name))
                 failed = [

@@ -11,6 +11,7 @@
     bills ─< postings                          what providers say of the same
     holds                                      reservations that outlived a flush
     responses                                  answers that a client may come back to
+    deliveries                                 what webhooks brought, and its sync
     quotes, forgotten                          what quotes which documents, and which are gone
 
 Times are Unix seconds. Invariants: `windows.leased` is the sum of its live leases, `windows.lost`
@@ -344,6 +345,16 @@ forgotten = Table(
 )
 """Documents that are deleted or say something else since: what quoted them before has to go. An
 empty `document` is every one of the index."""
+
+deliveries = Table(
+    "deliveries",
+    metadata,
+    *(Column(name, Text, primary_key=True) for name in ("org", "team", "name", "source", "id")),
+    *(text(name) for name in ("key", "feature", "items", "state", "why", "owner")),
+    *(number(name) for name in ("at_s", "failures", "not_before_s", "lease_until_s")),
+    Index("deliveries_by_state", "state", "at_s"),
+)
+"""Of webhooks: items (JSON) of a source of the index `name` that wait for their sync."""
 
 prices = Table(
     "prices",

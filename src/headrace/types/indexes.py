@@ -4,7 +4,7 @@
 another team's is told that it is not there.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple, Protocol
@@ -251,8 +251,15 @@ class Indexes(Protocol):
         """Raises: NotFound: It is not there."""
         ...
 
-    async def sync(self, name: str, source: str, errand: Errand) -> Sequence[Synced]:
-        """Bring the index to where a source is now; empty = all of its sources."""
+    async def sync(
+        self, name: str, source: str, errand: Errand, *, only: Collection[str] | None = None
+    ) -> Sequence[Synced]:
+        """Bring the index to where a source is now; empty = all of its sources. With `only`, those
+        of its items alone."""
+        ...
+
+    async def signing_secret(self, name: str, source: str, owner: IndexOwner) -> bytes:
+        """With which deliveries of a source are signed. Raises: InvalidParameter: It takes none."""
         ...
 
     async def search(self, request: SearchRequest, errand: Errand) -> SearchResult: ...

@@ -34,6 +34,8 @@ from headrace.wire.json_body import Fields, array_at, object_at, one_of, parse, 
 from headrace.wire.openai_chat import decode_deadline, decode_end_user
 
 MAX_DOCUMENTS = 1000
+MAX_KEYS = 1000
+MAX_KEY = 1024
 MAX_K = 1000
 FORM_FIELDS = ("readers", "metadata")
 MAX_QUERY = 32_768
@@ -73,6 +75,16 @@ class Ask:
     principals: frozenset[str] | None = None
     deadline_s: float | None = None
     end_user: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sync:
+    """A decoded wish to be brought up to date."""
+
+    source: str = ""
+    """Empty = all."""
+    only: tuple[str, ...] | None = None
+    """Items of it; None = all."""
 
 
 def decode_create(body: bytes) -> IndexSpec:
@@ -182,14 +194,39 @@ def decode_ask(body: bytes) -> Ask:
     return ask
 
 
-def decode_sync(body: bytes) -> str:
-    """POST /v1/indexes/NAME/sync: the source; empty = all. Raises: UserError."""
+def decode_sync(body: bytes) -> Sync:
+    """POST /v1/indexes/NAME/sync. Raises: UserError."""
     if not body.strip():
-        return ""
+        return Sync()
     fields = parse(body)
     source = fields.string("source", max_chars=256) or ""
+    items = fields.array("only")
     fields.close()
-    return source
+    if items is None:
+        return Sync(source=source)
+    if not source:
+        raise InvalidParameter("`only` has items of one source; name it: `source`", param="only")
+    return Sync(source=source, only=decode_keys(items, "only"))
+
+
+def decode_keys(items: Sequence[Any], path: str) -> tuple[str, ...]:
+    """Items of a source, as it names them. Raises: UserError."""
+    if not 0 < len(items) <= MAX_KEYS:
+        raise InvalidParameter(
+            f"`{path}` has {len(items)} entries; it takes 1 to {MAX_KEYS}", param=path
+        )
+    return tuple(dict.fromkeys(decode_key(item, f"{path}[{at}]") for at, item in enumerate(items)))
+
+
+def decode_key(item: object, path: str) -> str:
+    """One of them. Raises: UserError."""
+    key = string_at(item, path, max_chars=MAX_KEY)
+    if not key or "\0" in key:
+        raise InvalidParameter(
+            f"`{path}` is {shown(key)}; it takes the item's path or address, without NUL",
+            param=path,
+        )
+    return key
 
 
 def decode_filter(value: object, path: str = "filter") -> Filter:

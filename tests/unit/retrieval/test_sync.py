@@ -128,6 +128,43 @@ async def test_of_equal_texts_the_first_is_searchable_and_another_takes_its_plac
         assert world.embedder.texts == ["something else"]
 
 
+async def test_items_that_are_named_are_synced_and_no_other(tmp_path: Path) -> None:
+    async with indexing.world(tmp_path) as world:
+        for key in ("a.md", "b.md", "c.md"):
+            world.write(key, f"what {key} says")
+        await world.sync()
+        listed = world.state.last_listed("docs")
+        for key in ("a.md", "c.md", "new.md"):
+            world.write(key, f"anew: {key}", at_s=1_700_000_100.0)
+        (world.files / "b.md").unlink()
+        world.embedder.texts.clear()
+        report = await world.syncer.sync(world.source, only=["a.md", "b.md", "nowhere.md"])
+        assert (report.items, report.added, report.changed, report.removed) == (1, 0, 1, 1)
+        assert world.embedder.texts == ["anew: a.md"]
+        assert world.outcomes() == {"a.md": "searchable", "c.md": "searchable"}
+        document = await world.store.document("docs/c.md", indexing.ALL)
+        assert document is not None
+        assert document.text == "what c.md says"
+        assert await world.store.document("docs/b.md", indexing.ALL) is None
+        assert world.state.last_listed("docs") == listed  # nobody looked at the rest
+        await world.sync()
+        assert world.embedder.texts == ["anew: c.md", "anew: new.md"]
+
+
+async def test_copies_of_an_item_that_is_named_take_its_place(tmp_path: Path) -> None:
+    async with indexing.world(tmp_path) as world:
+        for key in ("a.md", "b.md", "c.md"):
+            world.write(key, LONG)
+        await world.sync()
+        (world.files / "a.md").unlink()
+        await world.syncer.sync(world.source, only=["a.md"])
+        assert world.outcomes() == {"b.md": "searchable", "c.md": "skipped duplicate"}
+        world.write("d.md", LONG)
+        await world.syncer.sync(world.source, only=["d.md"])
+        assert world.outcomes()["d.md"] == "skipped duplicate"
+        assert await world.store.document("docs/d.md", indexing.ALL) is None
+
+
 async def test_equal_texts_for_different_readers_are_both_searchable(tmp_path: Path) -> None:
     files = tmp_path / "files"
     rules = Access(rules=[Rule(pattern="x/*", readers=frozenset({"legal"}))])

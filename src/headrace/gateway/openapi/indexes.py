@@ -17,7 +17,8 @@ from headrace.gateway.openapi.shapes import (
 )
 from headrace.types import CitationPolicy, DocumentState
 from headrace.types.retrieval import SearchMode
-from headrace.wire.index_calls import MAX_DOCUMENTS, MAX_K, MAX_QUERY
+from headrace.wire.index_calls import MAX_DOCUMENTS, MAX_K, MAX_KEY, MAX_KEYS, MAX_QUERY
+from headrace.wire.webhooks import Change
 
 COUNT: Shape = {"type": "integer", "minimum": 0}
 _MAYBE_TEXT = nullable(TEXT)
@@ -61,7 +62,26 @@ DOCUMENTS = record(
         )
     }
 )
-SYNC = record({}, {"source": text(0, 256)})
+_KEY = text(1, MAX_KEY)
+SYNC = record({}, {"source": text(0, 256), "only": some(_KEY, 1, MAX_KEYS)})
+WEBHOOK = record(
+    {
+        "source": text(1, 256),
+        "events": some(
+            record({"type": one(*(item.value for item in Change)), "key": _KEY}), 1, MAX_KEYS
+        ),
+    }
+)
+DELIVERY = record(
+    {
+        "object": one("index.delivery"),
+        "id": TEXT,
+        "index": TEXT,
+        "source": TEXT,
+        "status": one("queued", "running", "done", "failed"),
+        "items": COUNT,
+    }
+)
 SEARCH = record(
     {"query": text(1, MAX_QUERY)},
     {

@@ -157,6 +157,9 @@ DATA: Mapping[tuple[str, str], Operation] = {
     ("POST", "/v1/indexes/{index}/sync"): Operation(
         tag="indexes", body=indexes.SYNC, answer=indexes.SYNCED, missing=True
     ),
+    ("POST", "/v1/indexes/{index}/webhook"): Operation(
+        tag="indexes", body=indexes.WEBHOOK, answer=indexes.DELIVERY, missing=True
+    ),
     ("POST", "/v1/indexes/{index}/search"): Operation(
         tag="indexes", body=indexes.SEARCH, answer=indexes.FOUND, missing=True
     ),

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from headrace.errors import Conflict, HeadraceError, StoreUnavailable
@@ -156,9 +156,19 @@ class Syncer:
         self._clock = clock
 
     async def sync(
-        self, source: Source, *, progress: Callable[[Progress], None] | None = None
+        self,
+        source: Source,
+        *,
+        only: Collection[str] | None = None,
+        progress: Callable[[Progress], None] | None = None,
     ) -> SyncReport:
         """Make the index say what the source says now.
+
+        Args:
+            source: What is listed, whole.
+            only: Keys of the items that may have changed: no other is looked at, and how fresh the
+                index is does not change. None = all.
+            progress: Told after each item.
 
         Raises:
             HeadraceError: The source cannot be listed, the embedder or the store does not answer.
@@ -168,12 +178,15 @@ class Syncer:
         began = self._clock()
         with self._state.exclusive():
             try:
-                report = await self._sync(source, began, progress)
+                report = await self._sync(source, began, only, progress)
             except BaseException as error:
+                if only is not None:
+                    raise
                 said = error.message if isinstance(error, HeadraceError) else type(error).__name__
                 self._state.failed(source.name, said)
                 raise
-            self._state.listed(source.name, began)
+            if only is None:
+                self._state.listed(source.name, began)
             return report
 
     async def ingest(self, documents: Iterable[Handed]) -> Sequence[Status]:
@@ -247,20 +260,34 @@ class Syncer:
     # --- one run ----------------------------------------------------------------------------------
 
     async def _sync(
-        self, source: Source, began: float, progress: Callable[[Progress], None] | None
+        self,
+        source: Source,
+        began: float,
+        only: Collection[str] | None,
+        progress: Callable[[Progress], None] | None,
     ) -> SyncReport:
         name = source.name
         if not name:
             raise Conflict("a source needs a name")
         listed = {item.key: item async for item in source.items()}
+        known = self._state.of_source(name)
+        duplicates = Duplicates()
+        if only is not None:
+            chosen = _with_copies(name, known, only)
+            _remember(duplicates, {k: r for k, r in known.items() if k not in chosen}, listed)
+            listed = {key: item for key, item in listed.items() if key in chosen}
+            known = {key: row for key, row in known.items() if key in chosen}
         items = [listed[key] for key in sorted(listed)]
         where = Where(field="source", value=name)
-        writer = await self._writer(await self._present(Scope(principals=None, filter=where)))
+        present = await self._present(Scope(principals=None, filter=where))
+        if only is not None:
+            mine = {f"{name}/{key}" for key in {*listed, *known, *only}}
+            present = {id: digest for id, digest in present.items() if id in mine}
+        writer = await self._writer(present)
         await writer.tell()
-        known = self._state.of_source(name)
         judge = Judge(source, self._reader, known, writer.present, self._clock)
         tally = _Tally()
-        await self._bring(judge, items, writer, tally, progress)
+        await self._bring(judge, items, duplicates, writer, tally, progress)
         await self._clear(name, known, listed, writer, tally)
         marked = await self._finish()
         return SyncReport(
@@ -283,11 +310,12 @@ class Syncer:
         self,
         judge: Judge,
         items: Sequence[Item],
+        duplicates: Duplicates,
         writer: IndexWriter,
         tally: _Tally,
         progress: Callable[[Progress], None] | None,
     ) -> None:
-        duplicates, batch = Duplicates(), Batch()
+        batch = Batch()
         async for item, judged in self._judged(judge, items):
             row = await self._settled(judge, item, judged, duplicates, tally)
             if row is not None:
@@ -450,3 +478,19 @@ class Syncer:
             batch.chunks >= self._settings.batch_chunks
             or len(batch.rows) >= self._settings.batch_documents
         )
+
+
+def _with_copies(name: str, known: Mapping[str, Status], keys: Collection[str]) -> set[str]:
+    """The keys, and those of items that were skipped because one of them says the same."""
+    originals = {f"duplicate of {name}/{key}" for key in keys}
+    return {*keys, *(key for key, row in known.items() if row.detail in originals)}
+
+
+def _remember(
+    duplicates: Duplicates, known: Mapping[str, Status], listed: Mapping[str, Item]
+) -> None:
+    """What items say that are not looked at now."""
+    for key in sorted(known):
+        row, item = known[key], listed.get(key)
+        if item is not None and row.outcome is Outcome.SEARCHABLE:
+            duplicates.original(row.text, item.readers, row.document)

@@ -1,9 +1,9 @@
--- 0013
+-- 0014
 CREATE TABLE alembic_version (
 	version_num VARCHAR(32) NOT NULL, 
 	CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num)
 );
-INSERT INTO "alembic_version" VALUES('0013');
+INSERT INTO "alembic_version" VALUES('0014');
 CREATE TABLE alerts (
 	limit_id INTEGER NOT NULL, 
 	starts_s BIGINT NOT NULL, 
@@ -114,6 +114,24 @@ CREATE TABLE bills (
 	variance_nanousd BIGINT DEFAULT '0' NOT NULL, 
 	at_s BIGINT DEFAULT '0' NOT NULL, 
 	PRIMARY KEY (id)
+);
+CREATE TABLE deliveries (
+	org TEXT NOT NULL, 
+	team TEXT NOT NULL, 
+	name TEXT NOT NULL, 
+	source TEXT NOT NULL, 
+	id TEXT NOT NULL, 
+	"key" TEXT DEFAULT '' NOT NULL, 
+	feature TEXT DEFAULT '' NOT NULL, 
+	items TEXT DEFAULT '' NOT NULL, 
+	state TEXT DEFAULT '' NOT NULL, 
+	why TEXT DEFAULT '' NOT NULL, 
+	owner TEXT DEFAULT '' NOT NULL, 
+	at_s BIGINT DEFAULT '0' NOT NULL, 
+	failures BIGINT DEFAULT '0' NOT NULL, 
+	not_before_s BIGINT DEFAULT '0' NOT NULL, 
+	lease_until_s BIGINT DEFAULT '0' NOT NULL, 
+	PRIMARY KEY (org, team, name, source, id)
 );
 CREATE TABLE file_chunks (
 	file TEXT NOT NULL, 
@@ -404,3 +422,4 @@ CREATE INDEX answers_by_end ON answers (expires_s);
 CREATE INDEX answers_by_team ON answers (org, team, created_s);
 CREATE INDEX quotes_by_request ON quotes (request);
 CREATE INDEX quotes_by_time ON quotes (created_s);
+CREATE INDEX deliveries_by_state ON deliveries (state, at_s);
