@@ -17,12 +17,13 @@ import uvicorn
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway_server import Script, services
-from headrace.config import TraceSettings
+from headrace.config import IndexSettings, SourceSettings, TraceSettings
 from headrace.console import pages
 from headrace.gateway import admin
 from headrace.gateway.asgi import Services, build
 from headrace.gateway.batch_queue import BatchQueue
 from headrace.gateway.control import Control, open_control
+from headrace.gateway.delivery_queue import DeliveryQueue
 from headrace.gateway.file_store import FileLimits, FileStore
 from headrace.gateway.prices import Prices
 from headrace.gateway.services import ServedEmbedder
@@ -33,7 +34,9 @@ from headrace.providers.metered import Metered
 from headrace.store.blobs import open_blobs
 from headrace.testing import HashEmbedder, reply
 from headrace.types import Target
+from index_library import library
 
+SOURCES = {"docs": SourceSettings(path=str(Path(__file__).parent / "fixtures" / "unicode"))}
 OWN = Target(provider="", model="m")
 Seed = Callable[[AsyncConnection], Awaitable[None]]
 
@@ -53,8 +56,12 @@ class Whole:
 @contextlib.asynccontextmanager
 async def _made(directory: Path, script: Script, whole: Whole) -> AsyncGenerator[Services]:
     url = f"sqlite:///{directory / 'whole.db'}"
-    async with open_control(url, directory, auth=True) as control:
+    async with (
+        open_control(url, directory, auth=True) as control,
+        library(directory) as books,
+    ):
         database = control.database
+        books.settle({"notes": IndexSettings(org="default", team="default", sources=SOURCES)})
         whole.key = control.new_key or ""
         limits = FileLimits(max_bytes=1 << 20, team_bytes=16 << 20, upload_s=10)
         files = FileStore(database, open_blobs(database, directory / "files"), limits)
@@ -66,6 +73,8 @@ async def _made(directory: Path, script: Script, whole: Whole) -> AsyncGenerator
             files=files,
             embedders={"m": ServedEmbedder(embedder=HashEmbedder(name="m"), target=OWN)},
             batches=BatchQueue(files, max_lines=100),
+            deliveries=DeliveryQueue(database),
+            indexes=books,
             responses=StoredResponses(database, retention_s=3600, max_bytes=1 << 20),
             extra={admin.PREFIX: admin.build(database, control.keys)},
         )

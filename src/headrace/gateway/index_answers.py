@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from headrace.errors import ModelNotFound
+from headrace.errors import InvalidParameter, ModelNotFound
 from headrace.gateway.calls import find, may_use
 from headrace.gateway.codec import TextCodec
 from headrace.gateway.flight import Flight
@@ -16,13 +16,14 @@ from headrace.types import (
     Embedder,
     Grounding,
     IndexSpec,
+    Target,
     TokenCounter,
 )
 from headrace.wire.index_calls import Ask
 
 UNKNOWN_CONTEXT = 8192
 """Of a model that says nothing of its context: half of it is for sources."""
-_CALLS = {CitationPolicy.RETRY: 2, CitationPolicy.ESCALATE: 2}
+_CALLS = {CitationPolicy.RETRY: 2}
 
 
 class Rendered:
@@ -46,6 +47,7 @@ async def grounded(
     indexes = need_indexes(services)
     spec = await indexes.spec(index, index_owner(caller))
     served = find(services, asked.model or spec.model or _only(services, caller), caller)
+    larger = _larger(services, caller, asked, asked.policy or spec.policy, served)
     how = Grounding(
         index=index,
         principals=await searching_as(services, caller, index, asked.principals),
@@ -53,6 +55,7 @@ async def grounded(
         k=asked.k,
         budget_tokens=asked.budget_tokens,
         policy=asked.policy,
+        escalate=None if larger is None else larger.chat,
         context_tokens=served.card.context_tokens,
         counter=counter_of(served),
     )
@@ -66,12 +69,46 @@ async def grounded(
         served,
         chat=indexes.grounded(how, served.chat, mine),
         candidates=(
-            *served.candidates,
+            *_targets(served),
+            *(() if larger is None else _targets(larger)),
             *(model.target for model in services.embedders.values()),
         ),
-        calls=served.calls * calls_of(spec, asked.policy),
+        calls=served.calls * calls_of(spec, asked.policy) + (0 if larger is None else larger.calls),
         added_tokens=sources_tokens(spec, asked.budget_tokens, served) + question_tokens(question),
     )
+
+
+def _larger(
+    services: Services, caller: Caller, asked: Ask, policy: CitationPolicy, served: Served
+) -> Served | None:
+    """Who is asked where an answer fails; None = nobody.
+
+    Raises: InvalidParameter: The policy needs one and none is named, or names one to no effect;
+        ModelNotFound.
+    """
+    if policy is not CitationPolicy.ESCALATE:
+        if asked.escalate:
+            raise InvalidParameter(
+                f"`escalate` has no effect with policy {policy.value}; send policy escalate, or "
+                "leave it out",
+                param="escalate",
+            )
+        return None
+    name = served.card.name
+    others = [model for model in services.models if model != name and may_use(caller, model)]
+    if not asked.escalate or asked.escalate == name:
+        why = "is missing" if not asked.escalate else f"is {name!r}, which answers first"
+        raise InvalidParameter(
+            f"`escalate` {why}: policy escalate asks another model where an answer of {name!r} "
+            f"fails; there is: {', '.join(others[:20]) or 'none: choose retry, strike or refuse'}",
+            param="escalate",
+        )
+    return find(services, asked.escalate, caller)
+
+
+def _targets(served: Served) -> tuple[Target, ...]:
+    """Whose prices may be paid."""
+    return served.candidates or (Target(provider="", model=served.card.name),)
 
 
 def counter_of(served: Served) -> TokenCounter | None:
@@ -80,7 +117,7 @@ def counter_of(served: Served) -> TokenCounter | None:
 
 
 def calls_of(spec: IndexSpec, policy: CitationPolicy | None) -> int:
-    """How often a model may be asked for one answer."""
+    """How often the model may be asked for one answer."""
     return _CALLS.get(policy or spec.policy, 1)
 
 

@@ -71,6 +71,8 @@ class Ask:
     k: int | None = None
     budget_tokens: int | None = None
     policy: CitationPolicy | None = None
+    escalate: str = ""
+    """The model that is asked where the answer fails; of policy escalate."""
     filter: Filter | None = None
     principals: frozenset[str] | None = None
     deadline_s: float | None = None
@@ -185,6 +187,7 @@ def decode_ask(body: bytes) -> Ask:
         k=fields.integer("k", low=1, high=MAX_K),
         budget_tokens=fields.integer("budget_tokens", low=1, high=1_000_000),
         policy=_policy(fields),
+        escalate=fields.string("escalate", max_chars=256) or "",
         filter=_filter(fields),
         principals=_readers(fields, "principals"),
         deadline_s=decode_deadline(fields),

@@ -100,6 +100,7 @@ ANSWER = record(
         "k": whole(1, MAX_K),
         "budget_tokens": whole(1, 1_000_000),
         "policy": _POLICY,
+        "escalate": text(0, 256),
         "max_tokens": whole(1, 1_000_000),
         "temperature": number(0, 2),
         "seed": whole(-(2**63), 2**63 - 1),
