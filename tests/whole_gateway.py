@@ -36,7 +36,7 @@ from headrace.testing import HashEmbedder, reply
 from headrace.types import Target
 from index_library import library
 
-SOURCES = {"docs": SourceSettings(path=str(Path(__file__).parent / "fixtures" / "unicode"))}
+SOURCES = {"docs": SourceSettings(path=str(Path(__file__).parent / "fixtures" / "templates"))}
 OWN = Target(provider="", model="m")
 Seed = Callable[[AsyncConnection], Awaitable[None]]
 
@@ -61,7 +61,8 @@ async def _made(directory: Path, script: Script, whole: Whole) -> AsyncGenerator
         library(directory) as books,
     ):
         database = control.database
-        books.settle({"notes": IndexSettings(org="default", team="default", sources=SOURCES)})
+        # The name that whoever makes names up tries first.
+        books.settle({"0": IndexSettings(org="default", team="default", sources=SOURCES)})
         whole.key = control.new_key or ""
         limits = FileLimits(max_bytes=1 << 20, team_bytes=16 << 20, upload_s=10)
         files = FileStore(database, open_blobs(database, directory / "files"), limits)

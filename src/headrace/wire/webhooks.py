@@ -58,9 +58,10 @@ class Delivery:
 def decode_head(id: str | None, timestamp: str | None, signature: str | None) -> Sent:
     """The three headers. Raises: InvalidParameter naming the one that cannot be."""
     id = _needed(id, ID, "an id of the delivery, the same each time it is sent")
-    if len(id) > MAX_ID or not id.isprintable():
+    if len(id) > MAX_ID or not all("!" <= character <= "~" for character in id):
         raise InvalidParameter(
-            f"the header {ID} has {len(id)} characters; it takes up to {MAX_ID} printable ones",
+            f"the header {ID} has {len(id)} characters; it takes up to {MAX_ID} of ASCII "
+            "that can be seen",
             param=ID,
         )
     text = _needed(timestamp, TIMESTAMP, "when it is sent, in Unix seconds")

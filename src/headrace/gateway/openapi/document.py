@@ -103,18 +103,20 @@ def _data(method: str, template: str, operation: Operation, handler: object) -> 
         reasons |= _BODY | _WORK
     if operation.missing:
         reasons["404"] = "There is nothing of that id, or it is another team's."
+    if operation.conflict:
+        reasons["409"] = operation.conflict
     anthropic = operation.error is answers.ANTHROPIC_ERROR
     found: dict[str, Any] = {
         "operationId": _id(method, template),
         "tags": [operation.tag],
         "summary": _summary(handler),
-        "parameters": [*_path(template), *_query(operation.query), *_headers()],
+        "parameters": [*_path(template), *_query(operation.query), *_headers(operation)],
         "responses": _responses(ok, reasons, "AnthropicError" if anthropic else "Error"),
     }
     if operation.body is not None:
         kind = "multipart/form-data" if operation.form else JSON
         found["requestBody"] = {
-            "required": True,
+            "required": not operation.bodiless,
             "content": {kind: {"schema": operation.body}},
         }
     return found
@@ -190,15 +192,20 @@ def _query(shapes: Mapping[str, Shape]) -> list[dict[str, Any]]:
     ]
 
 
-def _headers() -> list[dict[str, Any]]:
+def _headers(operation: Operation) -> list[dict[str, Any]]:
+    needed = [
+        {"name": name, "in": "header", "required": True, "schema": shape}
+        for name, shape in operation.headers.items()
+    ]
     return [
+        *needed,
         {
             "name": "x-headrace-feature",
             "in": "header",
             "required": False,
             "description": "What the request is for, in limits and in the spend.",
             "schema": text(0, 64, "^([A-Za-z0-9][A-Za-z0-9._-]{0,63})?$"),
-        }
+        },
     ]
 
 

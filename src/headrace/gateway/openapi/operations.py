@@ -20,6 +20,7 @@ from headrace.gateway.openapi.shapes import (
     whole,
 )
 from headrace.wire.responses_request import ENCRYPTED
+from headrace.wire.webhooks import ID, MAX_ID, SIGNATURE, TIMESTAMP
 
 JSON = "application/json"
 EVENTS = "text/event-stream"
@@ -40,8 +41,14 @@ class Operation:
     """The body is a form with a file, not JSON."""
     query: Mapping[str, Shape] = field(default_factory=dict[str, Shape])
     error: Shape = field(default_factory=lambda: answers.ERROR)
+    bodiless: bool = False
+    """Whether the body may be left out."""
+    headers: Mapping[str, Shape] = field(default_factory=dict[str, Shape])
+    """That it needs beside the key."""
     missing: bool = False
     """Whether what it names may not be there."""
+    conflict: str = ""
+    """When it answers 409; empty = never."""
 
 
 UNTOLD = Operation(tag="other", answer=ANYTHING, missing=True)
@@ -113,7 +120,7 @@ DATA: Mapping[tuple[str, str], Operation] = {
     ),
     ("GET", "/v1/batches/{batch}"): Operation(tag="OpenAI", answer=answers.BATCH, missing=True),
     ("POST", "/v1/batches/{batch}/cancel"): Operation(
-        tag="OpenAI", answer=answers.BATCH, missing=True
+        tag="OpenAI", answer=answers.BATCH, missing=True, conflict="It has ended."
     ),
     ("POST", "/v1/files"): Operation(
         tag="OpenAI", body=_UPLOAD, form=True, answer=answers.FILE, missing=True
@@ -126,13 +133,17 @@ DATA: Mapping[tuple[str, str], Operation] = {
     ),
     ("GET", "/v1/files/{file}"): Operation(tag="OpenAI", answer=answers.FILE, missing=True),
     ("DELETE", "/v1/files/{file}"): Operation(
-        tag="OpenAI", answer=answers.DELETED_FILE, missing=True
+        tag="OpenAI", answer=answers.DELETED_FILE, missing=True, conflict="A batch reads it."
     ),
     ("GET", "/v1/files/{file}/content"): Operation(
         tag="OpenAI", answer=ANYTHING, kind="application/octet-stream", missing=True
     ),
     ("POST", "/v1/indexes"): Operation(
-        tag="indexes", body=indexes.CREATE, answer=indexes.INDEX, missing=True
+        tag="indexes",
+        body=indexes.CREATE,
+        answer=indexes.INDEX,
+        missing=True,
+        conflict="The name is taken.",
     ),
     ("GET", "/v1/indexes"): Operation(tag="indexes", answer=indexes.INDEXES, missing=True),
     ("GET", "/v1/indexes/{index}"): Operation(tag="indexes", answer=indexes.INDEX, missing=True),
@@ -140,7 +151,11 @@ DATA: Mapping[tuple[str, str], Operation] = {
         tag="indexes", answer=indexes.DELETED_INDEX, missing=True
     ),
     ("POST", "/v1/indexes/{index}/documents"): Operation(
-        tag="indexes", body=indexes.DOCUMENTS, answer=indexes.INGESTED, missing=True
+        tag="indexes",
+        body=indexes.DOCUMENTS,
+        answer=indexes.INGESTED,
+        missing=True,
+        conflict="A source has a document of that id.",
     ),
     ("GET", "/v1/indexes/{index}/documents"): Operation(
         tag="indexes",
@@ -152,13 +167,29 @@ DATA: Mapping[tuple[str, str], Operation] = {
         tag="indexes", answer=indexes.DOCUMENT, missing=True
     ),
     ("DELETE", "/v1/indexes/{index}/documents/{document:path}"): Operation(
-        tag="indexes", answer=indexes.DELETED_DOCUMENT, missing=True
+        tag="indexes",
+        answer=indexes.DELETED_DOCUMENT,
+        missing=True,
+        conflict="A source has it: it would come again.",
     ),
     ("POST", "/v1/indexes/{index}/sync"): Operation(
-        tag="indexes", body=indexes.SYNC, answer=indexes.SYNCED, missing=True
+        tag="indexes",
+        body=indexes.SYNC,
+        answer=indexes.SYNCED,
+        missing=True,
+        conflict="Another sync is at it.",
+        bodiless=True,
     ),
     ("POST", "/v1/indexes/{index}/webhook"): Operation(
-        tag="indexes", body=indexes.WEBHOOK, answer=indexes.DELIVERY, missing=True
+        tag="indexes",
+        body=indexes.WEBHOOK,
+        answer=indexes.DELIVERY,
+        missing=True,
+        headers={
+            ID: text(1, MAX_ID, "^[!-~]+$"),
+            TIMESTAMP: text(1, 12, "^[0-9]+$"),
+            SIGNATURE: text(4, None, "^v1,[ -~]+$"),
+        },
     ),
     ("POST", "/v1/indexes/{index}/search"): Operation(
         tag="indexes", body=indexes.SEARCH, answer=indexes.FOUND, missing=True
