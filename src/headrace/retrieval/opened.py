@@ -21,8 +21,9 @@ from headrace.retrieval.homes.contracts import Beside, Home
 from headrace.retrieval.parsing import ParserPool, Raw, Reading, Refusal, Unreadable, document
 from headrace.retrieval.pinned import Pinned
 from headrace.retrieval.shelving import Place
-from headrace.retrieval.sync import Outcome, Status, Syncer, SyncSettings, SyncState
+from headrace.retrieval.sync import Outcome, Status, Syncer, SyncSettings, SyncState, handed
 from headrace.retrieval.sync.freshness import standing_of
+from headrace.retrieval.sync.reading import sign
 from headrace.types import (
     Chunk,
     DocumentState,
@@ -41,11 +42,14 @@ from headrace.types import (
     Synced,
     total,
 )
-from headrace.types.retrieval import Compare, Where
+from headrace.types.retrieval import Compare, OneOf, Where
 
 EVERYTHING = Scope(principals=None)
 MAX_ID = 1024
 _TRIES = 3
+_PAGE = 500
+_MARKED_AT_ONCE = 2000
+"""Documents of an index up to which those that come are marked in the request that brings them."""
 
 
 class Seeker(Protocol):
@@ -130,7 +134,55 @@ class OpenIndex:
         refused = [item for item in found if isinstance(item, DocumentStatus)]
         await self.beside.refuse(refused, [item.document.id for item in new])
         there = {item.document.id for item in new} - {item.document.id for item in changed}
-        return replace(done, documents=tuple(_told(item, there) for item in found))
+        told = [_told(item, there) for item in found]
+        if changed and not await self._mark(at_once=True):
+            return replace(done, documents=tuple(told))
+        marked = await self._marked([item.document.id for item in new])
+        copied = await asyncio.to_thread(self._copies, told)
+        return replace(
+            done,
+            documents=tuple(
+                _with_marks(one, marked.get(one.id), copied.get(one.id)) for one in told
+            ),
+            snapshot=await self.snapshot(),
+        )
+
+    async def _mark(self, *, at_once: bool) -> bool:
+        """Mark documents that were handed in beside all others; whether that was done.
+
+        Args:
+            at_once: Only of an index that is so small that nobody waits; of a larger one the next
+                round of `tidy` does, as where a sync is at work.
+        """
+        if at_once and await self._large():
+            return False
+        try:
+            async with self._home.alone(self.place, "sync"):
+                with self.states() as state, state.exclusive():
+                    await handed.mark(self.store, state, sign)
+        except Conflict:
+            return False
+        return True
+
+    async def _large(self) -> bool:
+        seen = 0
+        async for _ in self.store.documents(EVERYTHING):
+            seen += 1
+            if seen > _MARKED_AT_ONCE:
+                return True
+        return False
+
+    async def _marked(self, ids: Sequence[str]) -> dict[str, DocumentRow]:
+        rows: dict[str, DocumentRow] = {}
+        for at in range(0, len(ids), _PAGE):
+            some = OneOf(field="id", values=tuple(ids[at : at + _PAGE]))
+            async for row in self.store.documents(Scope(principals=None, filter=some)):
+                rows[row.id] = row
+        return rows
+
+    def _copies(self, told: Sequence[DocumentStatus]) -> dict[str, str]:
+        with self.states() as state:
+            return handed.copies(state, [(one.id, one.sha256) for one in told if one.sha256])
 
     async def write(self, read: Sequence["_Read"], errand: Errand) -> Ingested:
         """Put documents with their vectors in every generation."""
@@ -201,6 +253,7 @@ class OpenIndex:
                         report = await syncer.sync(found, only=only)
                 finally:
                     await self.beside.synced(standing_of(state, name))
+                await handed.mark(self.store, state, sign)
                 failed = [
                     row for row in state.of_source(name).values() if row.outcome is Outcome.FAILED
                 ]
@@ -216,10 +269,11 @@ class OpenIndex:
         )
 
     async def tidy(self) -> bool:
-        """Make deleted text unrecoverable; False = another process is at it.
+        """Bring marks up to date, and make deleted text unrecoverable; False = another is at it.
 
         Raises: StoreUnavailable: Somebody reads all the time; try again later.
         """
+        await self._mark(at_once=False)
         try:
             async with self._home.alone(self.place, "purge"):
                 await self._purge()
@@ -323,6 +377,7 @@ class OpenIndex:
             await self.store.purge()
         await self.beside.refuse([], ids)
         await self.forgotten(ids)  # whoever quoted it meanwhile
+        await self._mark(at_once=True)  # nothing is replaced by what is gone
 
     async def snapshot(self) -> str:
         return await self.store.snapshot()
@@ -483,6 +538,20 @@ def _failed(row: Status) -> DocumentStatus:
         notes=row.notes,
         title=row.title,
         source=row.source,
+    )
+
+
+def _with_marks(
+    status: DocumentStatus, row: DocumentRow | None, copy: str | None
+) -> DocumentStatus:
+    if row is None or status.state is DocumentState.FAILED:
+        return status
+    same = () if copy is None else (f"it says word for word what {copy} says",)
+    return replace(
+        status,
+        notes=(*status.notes, *same),
+        superseded_by=row.superseded_by,
+        conflicts=row.conflicts,
     )
 
 

@@ -1,11 +1,13 @@
 """Named indexes: made, listed, written to, searched, deleted; each owner's apart."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from headrace.config import IndexSettings, SourceSettings
 from headrace.errors import ConfigError, Conflict, InvalidParameter, NotFound
+from headrace.retrieval import opened
 from headrace.retrieval.migrate import Migration
 from headrace.testing.embedder import HashEmbedder
 from headrace.types import DocumentState, NewDocument, SearchRequest
@@ -237,3 +239,56 @@ async def test_settings_that_cannot_be(settings: IndexSettings, said: str, tmp_p
     async with library(tmp_path) as books:
         with pytest.raises(ConfigError, match=said):
             books.settle({"a": settings})
+
+
+LONG = "revenue rose to {} million; " + " ".join(f"word{n}" for n in range(60))
+
+
+async def test_what_is_handed_in_is_marked_beside_what_is_synced(tmp_path: Path) -> None:
+    files = tmp_path / "files"
+    files.mkdir()
+    (files / "report.md").write_text(LONG.format(7))
+    sources = {"docs": SourceSettings(path=str(files))}
+    settings = {"notes": IndexSettings(org="acme", team="red", sources=sources)}
+    async with library(tmp_path) as books:
+        books.settle(settings)
+        await books.sync("notes", "", errand())
+        old = replace(text("old", LONG.format(5)), title="Plan v1", modified_s=1000.0)
+        new = replace(text("new", LONG.format(6)), title="Plan v2", modified_s=2000.0)
+        done = await books.ingest("notes", [old, new], errand())
+        assert [one.superseded_by for one in done.documents] == ["new", ""]
+        assert set(done.documents[1].conflicts) == {"docs/report.md"}
+        assert done.snapshot == (await books.search(ASK, errand())).snapshot
+        synced = await books.document("notes", "docs/report.md", RED, None)
+        assert set(synced.conflicts) == {"new", "old"}
+        await books.remove("notes", "new", RED)
+        assert (await books.document("notes", "old", RED, None)).superseded_by == ""
+        await books.ingest("notes", [text("old", "green tea")], errand())
+        assert (await books.document("notes", "docs/report.md", RED, None)).conflicts == ()
+
+
+async def test_a_copy_is_kept_and_noted(tmp_path: Path) -> None:
+    async with library(tmp_path) as books:
+        await books.create(spec(), errand())
+        await books.ingest("notes", [text("a", "the red fox")], errand())
+        done = await books.ingest("notes", [text("b", "the red fox"), text("c", "tea")], errand())
+        assert [one.notes for one in done.documents] == [
+            ("it says word for word what a says",),
+            (),
+        ]
+        assert [one.superseded_by for one in done.documents] == ["", ""]
+        await books.remove("notes", "a", RED)
+        assert (await books.search(ASK, errand())).passages[0].chunk.document == "b"
+
+
+async def test_a_large_index_is_marked_in_the_next_round(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(opened, "_MARKED_AT_ONCE", 1)
+    async with library(tmp_path) as books:
+        await books.create(spec(), errand())
+        one, other = text("a", LONG.format(5)), text("b", LONG.format(6))
+        done = await books.ingest("notes", [one, other], errand())
+        assert [item.conflicts for item in done.documents] == [(), ()]
+        assert await books.tidy() == 0
+        assert (await books.document("notes", "a", RED, None)).conflicts == ("b",)

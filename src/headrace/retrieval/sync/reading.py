@@ -5,6 +5,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from headrace.data.minhash import Permutations, signature
 from headrace.data.words import ngram_hashes, words
@@ -56,7 +57,6 @@ class DocumentReader:
     def __init__(self, parser: ParserPool, chunker: Chunker) -> None:
         self.parser = parser
         self._chunker = chunker
-        self._permutations = Permutations.of(_PERMUTATIONS)
         self.way = f"{_REVISION}:{chunker.digest}:{_digest(repr(parser.limits))}"
         """Equal ways make the same document of the same bytes."""
 
@@ -81,7 +81,7 @@ class DocumentReader:
         )
         # On a thread: tokenizers are native code, and a long text must not stop the loop.
         chunks = await asyncio.to_thread(self._chunker.chunks, made)
-        signed = await asyncio.to_thread(self._sign, made.text)
+        signed = await asyncio.to_thread(sign, made.text)
         status = Status(
             source=facts.source,
             key=facts.key,
@@ -131,9 +131,16 @@ class DocumentReader:
             )
         )
 
-    def _sign(self, text: str) -> bytes:
-        hashes = ngram_hashes(words(text), _SHINGLE_WORDS)
-        return signature((hashes >> 32).astype("uint32"), self._permutations).tobytes()
+
+def sign(text: str) -> bytes:
+    """The MinHash of a text, by which near duplicates are found."""
+    hashes = ngram_hashes(words(text), _SHINGLE_WORDS)
+    return signature((hashes >> 32).astype("uint32"), _permutations()).tobytes()
+
+
+@lru_cache(maxsize=1)
+def _permutations() -> Permutations:
+    return Permutations.of(_PERMUTATIONS)
 
 
 def _digest(text: str) -> str:

@@ -158,6 +158,14 @@ class SyncState:
         """The row of a document."""
         return next(self._rows("WHERE document = ?", (document,)), None)
 
+    def saying(self, text: str) -> list[str]:
+        """Documents that are searchable and say this, by the digest of their text."""
+        found = self._connection.execute(
+            "SELECT document FROM items WHERE text = ? AND outcome = ? ORDER BY document LIMIT 10",
+            (text, Outcome.SEARCHABLE),
+        )
+        return [one for (one,) in found]
+
     def record(self, rows: Sequence[Status]) -> None:
         """Write rows in one transaction."""
         marks = ", ".join("?" * len(_FIELDS))
@@ -279,6 +287,16 @@ class SyncState:
         with self._changing():
             self._connection.execute(
                 "INSERT OR REPLACE INTO meta VALUES ('unpurged_since', ?)", (since_s,)
+            )
+
+    def unmarked(self) -> bool:
+        """Whether documents were signed and marks do not know of it."""
+        return bool(self._meta("unmarked"))
+
+    def set_unmarked(self, due: bool) -> None:
+        with self._changing():
+            self._connection.execute(
+                "INSERT OR REPLACE INTO meta VALUES ('unmarked', ?)", (float(due),)
             )
 
     def purge(self) -> None:

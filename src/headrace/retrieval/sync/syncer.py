@@ -20,6 +20,7 @@ from headrace.retrieval.sources import Gone, Item, Source
 from headrace.retrieval.sync import versions
 from headrace.retrieval.sync.embedding import Embedding, Sleep
 from headrace.retrieval.sync.freshness import Freshness, alert, freshness, standing_of
+from headrace.retrieval.sync.handed import HANDED_IN
 from headrace.retrieval.sync.judging import Duplicates, Judge, Judged, Same, skipped
 from headrace.retrieval.sync.reading import DocumentReader, Facts, Prepared
 from headrace.retrieval.sync.state import Outcome, Status, SyncState
@@ -28,8 +29,6 @@ from headrace.types import Embedder, Integrity, Where
 from headrace.types.retrieval import Scalar
 
 _LOG = logging.getLogger("headrace.retrieval.sync")
-HANDED_IN = ""
-"""The source of documents that were handed in."""
 _PAGE = 256
 
 
