@@ -21,12 +21,14 @@ from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).parent
 SOURCES = Path("src/headrace/kernels/native")
+AVX512 = [
+    *("-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx512vnni"),
+    *("-mavx512bf16", "-mavx512vbmi", "-mavx2", "-mfma", "-mf16c"),
+]
 FLAGS = {
     "x86_64": {
-        "avx512": [
-            *("-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx512vnni"),
-            *("-mavx512bf16", "-mavx512vbmi", "-mavx2", "-mfma", "-mf16c"),
-        ],
+        "amx": [*AVX512, "-mamx-tile", "-mamx-int8", "-mamx-bf16"],
+        "avx512": AVX512,
         "avx2": ["-mavx2", "-mfma", "-mf16c"],
         "portable": [],
     },

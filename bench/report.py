@@ -79,11 +79,13 @@ class Entry:
 
     @property
     def processor(self) -> str:
-        """The kind that decides what a ratio means: AVX2 or AVX-512."""
+        """The kind that decides what a ratio means: AVX2, AVX-512 or AMX."""
         known = set(self.circumstances.get("instructions", ()))
         if not known:  # older results: llama.cpp tells what it found
             told = " ".join(str(about.get("system")) for about in self.contestants.values())
             known = {"avx512_vnni"} if "AVX512_VNNI = 1" in told else {"avx2"}
+        if "amx_int8" in known:
+            return "AMX"
         return "AVX-512" if "avx512_vnni" in known else "AVX2"
 
     @property

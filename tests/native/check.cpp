@@ -397,6 +397,7 @@ void encoder(int format, int width, int heads, int inner, const Ints& start) {
 
 int main() {
   check(hr_abi() == HR_ABI, "abi");
+  check(hr_permitted(), "permitted");
   const int shapes[][3] = {{1, 1, 1}, {16, 128, 2}, {33, 70, 13}, {40, 257, 25}, {17, 96, 60}};
   for (auto [rows, cols, m] : shapes) {
     linear(HR_BF16, 0, rows, cols, m, 2);

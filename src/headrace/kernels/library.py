@@ -13,7 +13,7 @@ from ctypes import POINTER, c_char_p, c_double, c_float, c_int, c_int32, c_int64
 from dataclasses import dataclass
 from pathlib import Path
 
-ABI = 2
+ABI = 3
 """HR_ABI of native/headrace.h that the declarations below are written for."""
 
 _X86 = ("x86_64", "AMD64")
@@ -31,15 +31,13 @@ class Isa:
     """What the processor must have, in the words of /proc/cpuinfo."""
 
 
+_AVX512 = (
+    *("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_vnni", "avx512_bf16"),
+    *("avx512vbmi", "avx2", "fma", "f16c"),
+)
 ISAS = (
-    Isa(
-        name="avx512",
-        machines=_X86,
-        flags=(
-            *("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_vnni", "avx512_bf16"),
-            *("avx512vbmi", "avx2", "fma", "f16c"),
-        ),
-    ),
+    Isa(name="amx", machines=_X86, flags=(*_AVX512, "amx_tile", "amx_int8", "amx_bf16")),
+    Isa(name="avx512", machines=_X86, flags=_AVX512),
     Isa(name="avx2", machines=_X86, flags=("avx2", "fma", "f16c")),
     Isa(name="neon", machines=_ARM, flags=("asimd", "asimddp", "i8mm", "bf16")),
     Isa(name="portable", machines=(), flags=()),
@@ -79,6 +77,7 @@ _P, _I, _L, _F = c_void_p, c_int, c_int64, c_float
 _DECLARATIONS: dict[str, tuple[type | None, tuple[type, ...]]] = {
     "hr_abi": (_I, ()),
     "hr_isa": (c_char_p, ()),
+    "hr_permitted": (_I, ()),
     "hr_pool_new": (_P, (_I,)),
     "hr_pool_free": (None, (_P,)),
     "hr_scratch_new": (_P, ()),
@@ -116,6 +115,8 @@ class Library(ctypes.CDLL):
             function = getattr(self, name)
             function.restype, function.argtypes = result, arguments
         self.isa = self.hr_isa().decode()
+        if not self.hr_permitted():
+            raise OSError(f"the operating system does not let this process use {self.isa}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -5,10 +5,14 @@ from pathlib import Path
 import pytest
 
 from headrace.kernels import diagnosis
-from headrace.kernels.library import ISAS, Candidate
+from headrace.kernels.library import Candidate, Isa
 from headrace.kernels.probe import Walls
 
 WALLS = Walls(threads=2, read_gb_s=34.0, int8_gop_s=900.0, bf16_gflop_s=450.0)
+
+
+def isa(name: str) -> Isa:
+    return Isa(name=name, machines=(), flags=())
 
 
 class Chosen:
@@ -27,9 +31,9 @@ class Measured:
 def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """An AVX2 processor; the path is that of its huge pages setting."""
     found = [
-        Candidate(isa=ISAS[0], obstacle="this processor lacks avx512f"),
-        Candidate(isa=ISAS[1], obstacle=None),
-        Candidate(isa=ISAS[3], obstacle=None),
+        Candidate(isa=isa("avx512"), obstacle="this processor lacks avx512f"),
+        Candidate(isa=isa("avx2"), obstacle=None),
+        Candidate(isa=isa("portable"), obstacle=None),
     ]
     monkeypatch.setattr(diagnosis, "candidates", lambda: found)
     monkeypatch.setattr(diagnosis, "library", Chosen)

@@ -13,11 +13,13 @@ from headrace.kernels import library
 NATIVE = Path(library.__file__).with_name("native")
 CHECK = Path(__file__).parents[2] / "native" / "check.cpp"
 OPTIONS = ["-g", "-std=c++20", "-ffp-contract=off", "-fno-math-errno", f"-I{NATIVE}", "-pthread"]
+AVX512 = [
+    *("-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx512vnni"),
+    *("-mavx512bf16", "-mavx512vbmi", "-mavx2", "-mfma", "-mf16c"),
+]
 X86 = {
-    "avx512": [
-        *("-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx512vnni"),
-        *("-mavx512bf16", "-mavx512vbmi", "-mavx2", "-mfma", "-mf16c"),
-    ],
+    "amx": [*AVX512, "-mamx-tile", "-mamx-int8", "-mamx-bf16"],
+    "avx512": AVX512,
     "avx2": ["-mavx2", "-mfma", "-mf16c"],
     "portable": [],
 }

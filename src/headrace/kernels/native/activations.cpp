@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "linear.h"
+#include "linear_amx.h"
 #include "simd.h"
 
 namespace hr {
@@ -55,22 +56,49 @@ Range range_of(const float* x, int count) {
   return {largest(most), sum(broken)};
 }
 
-void put_group(const Block& block, const Tiles& form, int g, const float* x, int count) {
+// A group's values as value = scale * q, sixteen q at a time: each(k, codes).
+template <class Each>
+float quantize(const float* x, int count, int group, const Each& each) {
   Range range = range_of(x, count);
   float by = range.largest > 1e-30f ? 127.0f / range.largest : 0.0f;
+  for (int k = 0; k < group; k += 16) {
+    int some = std::max(0, std::min(16, count - k));
+    each(k, to_int(mul(some == 16 ? load(x + k) : load_some(x + k, some), set1(by))));
+  }
+  return (by == 0 ? 0.0f : range.largest / 127.0f) + range.broken;
+}
+
+void put_group(const Block& block, const Tiles& form, int g, const float* x, int count) {
   uint8_t* record = block.data + (int64_t)g * (form.group + 8) * block.width;
   int32_t* codes = (int32_t*)record + 2 * block.width + block.row;
   I total = izero();
-  for (int k = 0; k < form.group; k += 16) {
-    int some = std::max(0, std::min(16, count - k));
-    I q = to_int(mul(some == 16 ? load(x + k) : load_some(x + k, some), set1(by)));
+  float scale = quantize(x, count, form.group, [&](int, I q) {
     total = iadd(total, q);
     alignas(64) int32_t fours[4];
     store_s8((int8_t*)fours, q);
     for (int i = 0; i < 4; i++) *codes = fours[i], codes += block.width;
-  }
-  ((float*)record)[block.row] = (by == 0 ? 0.0f : range.largest / 127.0f) + range.broken;
+  });
+  ((float*)record)[block.row] = scale;
   ((int32_t*)record)[block.width + block.row] = -(form.format == HR_INT8 ? kDotOffset : form.offset()) * isum(total);
+}
+
+void put_group_amx(const Block& block, const Tiles& form, int g, const float* x, int count) {
+  uint8_t* record = block.data + (int64_t)g * (form.group + 4) * kRowsAmx;
+  int step = std::min(kBytesAmx, form.group);
+  int8_t* codes = (int8_t*)record + 4 * kRowsAmx + block.row * step;
+  ((float*)record)[block.row] = quantize(x, count, form.group, [&](int k, I q) {
+    store_s8(codes + k / step * step * kRowsAmx + k % step, q);
+  });
+}
+
+void put_bf16_amx(const Block& block, int from, int count, const float* x) {
+  bf16* out = (bf16*)block.data + (int64_t)from * kRowsAmx + block.row * kColsAmx;
+  for (int k = 0; k < count; k += kColsAmx, out += kColsAmx * kRowsAmx) {
+    for (int i = 0; i < kColsAmx; i += 16) {
+      int some = std::max(0, std::min(16, count - k - i));
+      store_bf16(out + i, some == 16 ? load(x + k + i) : load_some(x + k + i, some));
+    }
+  }
 }
 
 }  // namespace
@@ -78,13 +106,15 @@ void put_group(const Block& block, const Tiles& form, int g, const float* x, int
 void Activations::shape(int rows, const hr_matrix& matrix) {
   form_ = tiles_of(matrix);
   rows_ = rows;
-  int width = form_.quantized() ? kWidthQuantized : kWidthBf16;
+  for_amx_ = kAmx && (form_.quantized() ? rows >= kLeastQuantizedAmx : form_.format == HR_BF16);
+  int width = for_amx_ ? kRowsAmx : form_.quantized() ? kWidthQuantized : kWidthBf16;
   blocks_ = std::max(1, (rows + width - 1) / width);
   pieces_ = blocks_ >= kManyBlocks ? 1 : (form_.cols + kPiece - 1) / kPiece;
-  row_bytes_ = form_.quantized() ? (int64_t)form_.groups() * (form_.group + 8)
+  row_bytes_ = form_.quantized() ? (int64_t)form_.groups() * (form_.group + (for_amx_ ? 4 : 8))
+               : for_amx_ ? (int64_t)(form_.cols + kColsAmx - 1) / kColsAmx * kColsAmx * 2
                : form_.format == HR_F32 ? (int64_t)form_.cols * 4
                                         : (int64_t)form_.pairs() * (kNativeBf16Dot ? 4 : 8);
-  memory_.reserve(rows * row_bytes_);
+  memory_.reserve((for_amx_ ? blocks_ * kRowsAmx : rows) * row_bytes_);
 }
 
 Activations::Part Activations::part(int number) const {
@@ -94,13 +124,13 @@ Activations::Part Activations::part(int number) const {
 }
 
 void Activations::put(int row, int from, int count, const float* x) {
-  int number = (int)(((int64_t)(row + 1) * blocks_ - 1) / rows_);
-  int first = first_row(number);
-  Block block{memory_.data() + first * row_bytes_, width(number), row - first};
+  int number = for_amx_ ? row / kRowsAmx : (int)(((int64_t)(row + 1) * blocks_ - 1) / rows_);
+  Block block{memory_.data() + block_at(number), width(number), row - first_row(number)};
   if (form_.format == HR_F32) return put_f32(block, from, count, x);
-  if (!form_.quantized()) return put_bf16(block, from, count, x);
+  if (!form_.quantized()) return (for_amx_ ? put_bf16_amx : put_bf16)(block, from, count, x);
+  auto put = for_amx_ ? put_group_amx : put_group;
   for (int k = 0; k < count; k += form_.group) {
-    put_group(block, form_, (from + k) / form_.group, x + k, std::min(form_.group, count - k));
+    put(block, form_, (from + k) / form_.group, x + k, std::min(form_.group, count - k));
   }
 }
 

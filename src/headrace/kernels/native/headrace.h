@@ -11,7 +11,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define HR_ABI 2
+#define HR_ABI 3
 
 #pragma GCC visibility push(default)
 #ifdef __cplusplus
@@ -26,6 +26,7 @@ typedef struct hr_scratch hr_scratch;
 
 int hr_abi(void);
 const char* hr_isa(void);
+int hr_permitted(void);  // asks the operating system where it must: 0 = this build may not run here
 hr_pool* hr_pool_new(int threads);
 void hr_pool_free(hr_pool* pool);
 hr_scratch* hr_scratch_new(void);  // work memory that grows and is reused; one a thread of callers

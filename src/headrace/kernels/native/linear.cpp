@@ -11,8 +11,11 @@
 #include <array>
 #include <utility>
 
+#include "linear_amx.h"
+#include "linear_unit.h"
 #include "pool.h"
 #include "scratch.h"
+#include "shares.h"
 #include "simd.h"
 
 namespace hr {
@@ -23,17 +26,6 @@ constexpr int64_t kLeastBytes = 32 << 10;  // of weights that a thread takes at 
 // Rows up to which the processor's own prefetcher keeps up; on Zen 3 none, without hints weights
 // come at 0.55 of the wall instead of 0.95.
 constexpr int kThin = kRegisters >= 32 ? 3 : 0;
-
-// What to fetch while a tile is multiplied.
-struct Fetch {
-  const uint8_t* at;
-  int lines;  // each group, or 16 lines of others; 0 = what lies behind the weights just read
-};
-
-HR_INLINE void fetch_some(Fetch& fetch) {
-  for (int i = 0; i < fetch.lines; i++) prefetch_far(fetch.at + 64 * i);
-  fetch.at += 64 * fetch.lines;
-}
 
 // With few rows one hint for each so many bytes: none in between. On Zen 4 the loads in flight reach
 // far enough ahead to keep the processor's prefetcher going, and each hint takes one of the 24
@@ -56,29 +48,6 @@ HR_INLINE void fetch_behind(const uint8_t* w) {
   } else {
     prefetch_far(w + 8192);
     prefetch(w + 1024);
-  }
-}
-
-struct Result {
-  float* out;  // of the block's first row, the tile's first output
-  int64_t ldo;
-  const float* bias;
-  int outputs;  // 16, fewer in the last tile
-  bool accumulate;
-};
-
-template <int B>
-HR_INLINE void finish(const F (&sums)[B], const Result& to) {
-  F bias = to.bias ? load_some(to.bias, to.outputs) : zero();
-  HR_UNROLL for (int m = 0; m < B; m++) {
-    float* out = to.out + m * to.ldo;
-    F value = to.bias ? add(sums[m], bias) : sums[m];
-    if (to.outputs == kOutputs) {
-      store(out, to.accumulate ? add(load(out), value) : value);
-    } else {
-      F before = to.accumulate ? load_some(out, to.outputs) : zero();
-      store_some(out, to.accumulate ? add(before, value) : value, to.outputs);
-    }
   }
 }
 
@@ -280,43 +249,16 @@ struct Work {
   }
 };
 
-struct Range {
-  int from, to;
-};
-
-// Units in shares that shrink as the work comes to its end: long, so that memory is read in long
-// streams, and at last short, so that threads end together though one had its core taken for a while.
-class Shares {
- public:
-  Shares(const Work& work, int threads, std::atomic<int>& next)
-      : units_(work.units()), least_(work.least()), threads_(threads), next_(next) {}
-
-  Range take() {
-    for (int wanted = next_.fetch_add(1, std::memory_order_relaxed); seen_ <= wanted; seen_++) {
-      last_ = {last_.to, last_.to + std::max(least_, (units_ - last_.to) / (4 * threads_))};
-    }
-    return {std::min(last_.from, units_), std::min(last_.to, units_)};
-  }
-
- private:
-  int units_, least_, threads_;
-  std::atomic<int>& next_;
-  int seen_ = 0;  // shares that last_ has come past
-  Range last_{0, 0};
-};
-
 }  // namespace
 
 void multiply(std::atomic<int>& next, int threads, const hr_matrix& matrix, const Activations& x,
               float* out, int64_t ldo, bool accumulate) {
-  Work work{matrix, x, out, ldo, accumulate};
-  Shares shares(work, threads, next);
-  for (Range now = shares.take(); now.from < now.to;) {
-    for (int unit = now.from; unit < now.to - 1; unit++) work.run(unit, unit + 1);
-    Range then = shares.take();  // early, to fetch its first lines
-    work.run(now.to - 1, then.from < then.to ? then.from : now.to - 1);
-    now = then;
+  if constexpr (kAmx) {
+    if (x.for_amx()) return multiply_amx(next, threads, matrix, x, out, ldo, accumulate);
   }
+  Work work{matrix, x, out, ldo, accumulate};
+  walk(Shares(work.units(), work.least(), threads, next),
+       [&](int unit, int next) { work.run(unit, next); });
 }
 
 }  // namespace hr

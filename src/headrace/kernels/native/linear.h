@@ -23,11 +23,12 @@
 // of columns [rows] float scales, [rows] int32 starts of the sums (what cancels the weights' +128 or
 // +8), [group / 4][rows] of four int8; value = scale * q, scale = max |x| / 127. For bf16 weights on
 // processors without a dot product of bf16 pairs: values rounded to bf16, one as a float. For f32
-// weights: floats.
+// weights: floats. Where linear_amx.h multiplies them they have its layout.
 //
 // Invariant (batch invariance): an output adds the products of a group as integers, exactly, and the
 // groups in order; bf16 adds pairs of columns in order, f32 columns. Neither blocks nor threads change that.
 #pragma once
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
 
@@ -42,6 +43,7 @@ namespace hr {
 constexpr int kWidthBf16 = kRegisters >= 32 ? 24 : 6;
 constexpr int kWidthQuantized = kRegisters >= 32 ? 12 : 4;
 constexpr int kMaxWidth = 24;
+constexpr int kRowsAmx = 16;
 
 class Activations {
  public:
@@ -65,16 +67,25 @@ class Activations {
 
   int rows() const { return rows_; }
   int blocks() const { return blocks_; }
-  int first_row(int block) const { return (int)((int64_t)rows_ * block / blocks_); }
+  int first_row(int block) const {
+    if (for_amx_) return std::min(rows_, block * kRowsAmx);
+    return (int)((int64_t)rows_ * block / blocks_);
+  }
   int width(int block) const { return first_row(block + 1) - first_row(block); }
   int64_t row_bytes() const { return row_bytes_; }
-  const uint8_t* block(int block) const { return memory_.data() + first_row(block) * row_bytes_; }
+  const uint8_t* block(int block) const { return memory_.data() + block_at(block); }
+  bool for_amx() const { return for_amx_; }
 
  private:
+  int64_t block_at(int block) const {
+    return (for_amx_ ? block * kRowsAmx : first_row(block)) * row_bytes_;
+  }
+
   Memory memory_;
   Tiles form_{};
   int rows_ = 0, blocks_ = 1, pieces_ = 1;
   int64_t row_bytes_ = 0;
+  bool for_amx_ = false;
 };
 
 // out[m, rows of the matrix] (+)= x @ matrix^T + bias, shared by all who call it with this counter.

@@ -1,4 +1,4 @@
-// Sixteen lanes on every instruction set: the only file that knows intrinsics.
+// Sixteen lanes on every instruction set: with amx.h the only file that knows intrinsics.
 //
 // Weights are stored in tiles of 16 output rows, so one vector type of 16 lanes (F: float, I: int32)
 // serves all kernels; where registers are narrower it is two or four of them. Each instruction set

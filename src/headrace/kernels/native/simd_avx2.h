@@ -7,6 +7,7 @@
 namespace hr {
 
 constexpr const char* kIsa = "avx2";
+constexpr bool kAmx = false;
 constexpr int kRegisters = 8;  // of 16 lanes
 constexpr bool kNativeBf16Dot = false;
 

@@ -4,7 +4,13 @@
 
 namespace hr {
 
+#if defined(__AMX_TILE__) && defined(__AMX_INT8__) && defined(__AMX_BF16__)
+constexpr bool kAmx = true;  // amx.h
+constexpr const char* kIsa = "amx";
+#else
+constexpr bool kAmx = false;
 constexpr const char* kIsa = "avx512";
+#endif
 constexpr int kRegisters = 32;  // of 16 lanes
 constexpr bool kNativeBf16Dot = true;
 
@@ -80,6 +86,9 @@ HR_INLINE void store_f16(f16* p, F x) {
   _mm256_storeu_si256((__m256i*)p, _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
 }
 
+HR_INLINE void store_w(void* p, W w) { _mm512_storeu_si512(p, w); }
+HR_INLINE W less_128(W w) { return _mm512_xor_si512(w, _mm512_set1_epi8(-128)); }  // of each byte
+HR_INLINE W less_8(W w) { return _mm512_sub_epi8(w, _mm512_set1_epi8(8)); }
 HR_INLINE W load_w(const void* p) { return _mm512_loadu_si512(p); }
 HR_INLINE W low_nibbles(W w) { return _mm512_and_si512(w, _mm512_set1_epi8(15)); }
 HR_INLINE W high_nibbles(W w) { return _mm512_and_si512(_mm512_srli_epi16(w, 4), _mm512_set1_epi8(15)); }

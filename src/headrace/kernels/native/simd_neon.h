@@ -6,6 +6,7 @@
 namespace hr {
 
 constexpr const char* kIsa = "neon";
+constexpr bool kAmx = false;
 constexpr int kRegisters = 8;  // of 16 lanes
 constexpr bool kNativeBf16Dot = true;
 

@@ -6,6 +6,7 @@
 namespace hr {
 
 constexpr const char* kIsa = "portable";
+constexpr bool kAmx = false;
 constexpr int kRegisters = 8;
 constexpr bool kNativeBf16Dot = false;
 
