@@ -114,7 +114,7 @@ def index_home(settings: Settings) -> "Home":
     from headrace.retrieval.homes.postgres import OnPostgres
 
     chosen = settings.retrieval
-    if not (chosen.home or chosen.url) and any(directory.glob(_RECORDS)):
+    if not (chosen.home or chosen.url) and _on_disk(settings):
         raise ConfigError(
             f"there are indexes in {directory}, and store.url is a PostgreSQL, which keeps indexes "
             'by default: set retrieval.home = "files" to keep these, or "postgres" to begin anew '
@@ -254,8 +254,14 @@ async def watching(
         await stop(task)
 
 
+def _on_disk(settings: Settings) -> bool:
+    return any(index_dir(settings).glob(_RECORDS))
+
+
 async def _any(settings: Settings) -> bool:
     """Whether there are indexes."""
+    if not index_url(settings):  # without what retrieval is made of: most services have none
+        return _on_disk(settings)
     home = index_home(settings)
     try:
         return bool(await home.all())
