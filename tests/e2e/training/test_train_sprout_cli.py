@@ -50,7 +50,7 @@ MICRO = (
     "held_out_one_in=3",
     "held_out_rows=2",
     "evaluate_every_steps=2",
-    "threads=1",
+    "compute.threads=1",
 )
 
 
@@ -157,7 +157,25 @@ def test_texts_and_questions_join_the_library(tmp_path: Path) -> None:
     assert "CC BY-SA 4.0" in (tmp_path / "out" / "model" / "MODEL_CARD.md").read_text()
 
 
+@pytest.mark.usefixtures("small_library")
+def test_products_have_the_precision_that_is_asked_for(tmp_path: Path) -> None:
+    """Left out of the run, the setting would leave the first losses equal to the last bit."""
+    firsts: list[float] = []
+    for precision in ("float32", "bfloat16"):
+        out = tmp_path / precision
+        done = _train(out, "--set", f"compute.precision={precision}")
+        assert done.exit_code == 0, done.output
+        first = (out / "training_log.jsonl").read_text().splitlines()[0]
+        firsts.append(json.loads(first)["loss"])
+    exact, rounded = firsts
+    assert 1e-6 < abs(exact - rounded) < 0.02
+
+
 def test_bad_calls_are_refused(tmp_path: Path) -> None:
+    for device in ("cuda", "auto"):
+        elsewhere = _train(tmp_path / "o", "--set", f"compute.device={device}")
+        assert isinstance(elsewhere.exception, ConfigError)
+        assert "leave compute.device = cpu" in str(elsewhere.exception)
     unknown = _train(tmp_path / "o", "--set", "pretrain.step=1")
     assert isinstance(unknown.exception, ConfigError)
     absent = _train(tmp_path / "o", "--texts", str(tmp_path / "nowhere"))

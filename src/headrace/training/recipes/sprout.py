@@ -21,13 +21,15 @@ from headrace.data.chat import turns
 from headrace.data.corpus import Mixture, batches
 from headrace.data.manifest import SourceCount, as_json
 from headrace.data.pack import PackedBatch
+from headrace.errors import ConfigError
 from headrace.model import checkpoint
 from headrace.model.decoder import Decoder
 from headrace.model.generation import GenerationDefaults
 from headrace.tokens import ChatTemplate, Tokenizer, render
-from headrace.training import evaluate, loop, recipe, sample, state
+from headrace.training import compute, evaluate, loop, recipe, sample, state
 from headrace.training.log import FILE as LOG
 from headrace.training.log import Logs
+from headrace.training.parallel import ALONE
 from headrace.training.policy.rollouts import Sampler
 from headrace.training.recipe import Resume
 from headrace.training.recipes import base, sprout_quotes
@@ -98,9 +100,15 @@ def train(
         tensorboard: Write its event files too.
 
     Raises:
+        ConfigError: A device other than the CPU.
         Interrupted: SIGTERM or Ctrl-C; `resume` goes on from the checkpoint that was written.
     """
-    torch.set_num_threads(recipe_.threads)
+    if recipe_.compute.device != "cpu":
+        raise ConfigError(
+            f"compute.device = {recipe_.compute.device}: sprout trains on the CPU, whose engine "
+            "asks it questions between stages; leave compute.device = cpu"
+        )
+    compute.place(recipe_.compute, ALONE)
     out.mkdir(parents=True, exist_ok=True)
     resuming = state.admit(out / "checkpoints", resume)
     corpus = gather(recipe_, texts=texts, questions=questions)
@@ -116,6 +124,7 @@ def train(
     decoder = base.fresh(
         recipe_.shape, seed=recipe_.seed, eos_id=end, pad_id=tokenizer.special[END_OF_TEXT]
     )
+    compute.wrap(decoder, recipe_.compute)
     parameters = sum(param.numel() for param in decoder.parameters())
     yield Prepared(parameters=parameters, trained=parameters, facts=_counts(corpus, rows))
     logs = Logs(out, tensorboard=tensorboard)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from headrace.training.objectives.dpo import DpoSettings
-from headrace.training.recipe import Shape, Updates
+from headrace.training.recipe import Compute, Shape, Updates
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,7 +70,9 @@ class Recipe:
     prefer: Preferring
     quoting: Quoting = field(default_factory=Quoting)
     seed: int = 0
-    threads: int = 2
+    compute: Compute = field(
+        default_factory=lambda: Compute(device="cpu", threads=2, precision="bfloat16")
+    )
     held_out_one_in: int = 40
     """One document in so many is never trained on."""
     held_out_articles_one_in: int = 4
@@ -100,21 +102,21 @@ def default() -> Recipe:
             context_tokens=1024,
         ),
         pretrain=Stage(
-            updates=_muon(steps=1100, matrix_lr=0.01, lr=0.006, warmup_steps=30, decay=0.4),
+            updates=_muon(steps=900, matrix_lr=0.01, lr=0.006, warmup_steps=30, decay=0.4),
             rows_per_step=6,
             row_tokens=512,
-            gap_rows_per_step=3,
-            batch_tokens=2048,
+            gap_rows_per_step=6,
+            batch_tokens=8192,
         ),
         chat=Stage(
-            updates=_muon(steps=500, matrix_lr=0.006, lr=0.003, warmup_steps=10, decay=0.8),
+            updates=_muon(steps=300, matrix_lr=0.006, lr=0.003, warmup_steps=10, decay=0.8),
             rows_per_step=8,
             talk_rows_per_step=8,
             asked_rows_per_step=12,
             gap_rows_per_step=4,
             replay_rows_per_step=1,
             row_tokens=1024,
-            batch_tokens=2048,
+            batch_tokens=8192,
         ),
         prefer=Preferring(
             updates=_muon(steps=60, matrix_lr=0.0003, lr=0.0002, warmup_steps=5, decay=0.8),
