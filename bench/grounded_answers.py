@@ -2,7 +2,8 @@
 
 Each question is asked of the paragraph that it was written for, cut, among cuts of others of its
 article, packed and checked as a route with context does it. Half of the questions have no answer in
-their sources. The model is asked greedily, in the form that sprout is tuned on.
+their sources. The model is asked greedily, in the form that sprout is tuned on, and only about the
+articles that sprout's recipe sets aside: it was trained on the others.
 
     python bench/grounded_answers.py ../shared/data --questions 300 \\
         --out bench/results/DATE-grounded-answers.json
@@ -22,7 +23,7 @@ from headrace.app import bundled_model
 from headrace.bench.results import write_result
 from headrace.config import EngineSettings, Settings
 from headrace.data.grounded import Question, from_passages
-from headrace.data.sources import id_hash
+from headrace.data.sources import id_hash, is_held_out
 from headrace.data.squad import passages
 from headrace.engine.chat import EngineChat
 from headrace.engine.client import EngineClient
@@ -31,6 +32,7 @@ from headrace.retrieval.answering.options import Answering
 from headrace.retrieval.answering.styles import StyleName
 from headrace.retrieval.packing import Rendering
 from headrace.tokens import ChatTemplate, Tokenizer
+from headrace.training.recipes.sprout_plan import default
 from headrace.types import (
     ChatRequest,
     Chunk,
@@ -150,8 +152,10 @@ def main() -> None:
     parser.add_argument("--show", type=int, default=0)
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
-    articles = passages(given.data / "squad_v2_dev" / "articles.json.gz")
-    every = list(from_passages(articles, source_chars=500, sources=3))
+    one_in = default().held_out_articles_one_in
+    read = passages(given.data / "squad_v2_dev" / "articles.json.gz")
+    apart = [passage for passage in read if is_held_out(passage.article, one_in=one_in)]
+    every = list(from_passages(apart, source_chars=500, sources=3))
     every.sort(key=lambda question: id_hash(f"{question.id}/bench"))
     half = given.questions // 2
     asked = [q for q in every if q.answerable][:half] + [q for q in every if not q.answerable][
@@ -167,6 +171,7 @@ def main() -> None:
     result = {
         "model": given.model.name,
         "questions": len(rows),
+        "articles": len({passage.article for passage in apart}),
         "exact_match": mean(rows, "exact"),
         "f1": mean(rows, "f1"),
         "answerable": {

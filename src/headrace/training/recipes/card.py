@@ -85,10 +85,12 @@ def card(facts: Facts) -> str:
             ],
         ),
         f"One document in {facts.recipe.held_out_one_in}, chosen by the hash of its id, was never "
-        "trained on in the first stage. The conversations of the second stage are built by rule: "
+        "trained on in the first stage. The conversations of the second are built by rule: "
         "questions about names, topics and proposals with answers quoted from the documentation "
-        "above, and short exchanges written by hand for headrace. No text of any language model "
-        "is among them.",
+        "above; sentences of the texts with a name or number left out, to be found in sources; and "
+        f"short exchanges written by hand for headrace. {_people(facts)}The third stage prefers "
+        "right answers to what the model said instead, or to an answer made wrong by rule. No text "
+        "of another language model is among them.",
         "Attribution:",
         _bullets(
             [_ATTRIBUTION[row.source] for row in facts.manifest if row.source in _ATTRIBUTION]
@@ -96,12 +98,22 @@ def card(facts: Facts) -> str:
         "The weights are distributed under headrace's licence, Apache-2.0; the texts keep theirs.",
         "## Training",
         _table(
-            ("stage", "steps", "tokens", "last loss", "held-out loss", "perplexity", "bits/byte"),
+            (
+                "stage",
+                "steps",
+                "tokens",
+                "minutes",
+                "last loss",
+                "held-out loss",
+                "perplexity",
+                "bits/byte",
+            ),
             [_stage_row(facts.records, stage) for stage in _STAGES],
         ),
-        "Losses are nats a token; the held-out columns score pre-training text in both rows, so "
-        "the second shows what chat tuning cost. Muon for the layers' matrices, AdamW for the "
-        "rest, warm-up, plateau, linear decay. `training_log.jsonl` has every step, "
+        "Losses are nats a token; the last one of a stage is that of its last step alone, and the "
+        "third's is a loss of pairs. The held-out columns score text of the first stage in every "
+        "row, so the later ones show what tuning cost. Muon for the layers' matrices, AdamW for "
+        "the rest, warm-up, plateau, linear decay. `training_log.jsonl` has every step, "
         "`manifest.json` every source.",
         "```text\n"
         + "\n".join(f"{key} = {value}" for key, value in settings(facts.recipe).items())
@@ -137,6 +149,18 @@ def card(facts: Facts) -> str:
     return "\n\n".join(sections) + "\n"
 
 
+def _people(facts: Facts) -> str:
+    """What is said of questions that people asked, if there were any."""
+    if not any(row.source == "squad" for row in facts.manifest):
+        return ""
+    return (
+        "Questions that people asked about paragraphs of Wikipedia (SQuAD 2.0) are among them, "
+        f"with cuts of up to {facts.recipe.quoting.sources} paragraphs as sources; one article in "
+        f"{facts.recipe.held_out_articles_one_in} was trained on in no stage, and is what answers "
+        "are scored on. "
+    )
+
+
 _STAGES = ("pretrain", "chat", "prefer")
 _QUOTING = {
     "exact_match": "exact match",
@@ -162,12 +186,13 @@ def _stage_row(records: Sequence[Mapping[str, Any]], stage: str) -> tuple[str, .
     steps = [r for r in records if r["kind"] == "step" and r["stage"] == stage]
     scores = [r for r in records if r["kind"] == "score" and r["stage"] == stage]
     if not steps or not scores:
-        return (stage, "0", "0", "-", "-", "-", "-")
+        return (stage, "0", "0", "-", "-", "-", "-", "-")
     step, score = steps[-1], scores[-1]
     return (
         stage,
         str(step["step"]),
         f"{step['tokens']:,}",
+        f"{step['seconds'] / 60:.0f}",
         f"{step['loss']:.3f}",
         f"{score['loss']:.3f}",
         f"{score['perplexity']:.1f}",
@@ -177,8 +202,9 @@ def _stage_row(records: Sequence[Mapping[str, Any]], stage: str) -> tuple[str, .
 
 def _samples(records: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     samples = [r for r in records if r["kind"] == "sample"]
-    last = max((r["step"] for r in samples), default=0)
-    return [r for r in samples if r["step"] == last]
+    return [
+        r for r in samples if (r["stage"], r["step"]) == (samples[-1]["stage"], samples[-1]["step"])
+    ]
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
