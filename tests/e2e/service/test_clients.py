@@ -50,7 +50,8 @@ def test_openai(ready: Ready) -> None:
 
 
 async def test_openai_responses_are_continued(ready: Ready) -> None:
-    asked: dict[str, Any] = {"model": "sprout", "temperature": 0, "max_output_tokens": 12}
+    # Room enough that it ends: the client's helper waits for `completed` and knows no `incomplete`.
+    asked: dict[str, Any] = {"model": "sprout", "temperature": 0, "max_output_tokens": 200}
     async with openai.AsyncOpenAI(
         base_url=f"{ready.url}/v1", api_key=ready.key, max_retries=0
     ) as client:
