@@ -56,7 +56,7 @@ UNITS = {
     "goodput_req_s": "good req/s",
 }
 # With its VNNI and BF16 instructions (Zen 4 here), and without (Zen 3): other bounds, other ratios.
-PROCESSORS = ("AVX-512", "AVX2")
+PROCESSORS = ("AMX", "AVX-512", "AVX2")
 OURS, THEIRS = "#0b6e99", "#b8b8b0"
 
 
